@@ -1,0 +1,156 @@
+"""Random changes of a training sample: where it is taken from, and how it was imaged.
+
+All functions draw from the generator they are given and from nothing else, so that a sample is the same on every machine. Images are
+float32, channel first, about 0..1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+
+from medseg.spec import AugmentSpec
+
+Floats = NDArray[np.float32]
+
+
+def coordinates(
+    rng: np.random.Generator,
+    spec: AugmentSpec,
+    centre: NDArray[np.float64],
+    size: tuple[int, ...],
+    patch: tuple[int, ...],
+    aspect: float,
+) -> tuple[NDArray[np.float64], float]:
+    """Where each voxel of a patch is taken from.
+
+    Parameters
+    ----------
+    centre
+        Index in the image on which the patch is centred, per axis; moved inwards where most of the patch would lie outside.
+    size
+        Shape of the image.
+    patch
+        Shape of the patch.
+    aspect
+        z spacing over in-plane spacing (3-D); rotation is about z unless voxels are nearly isotropic.
+
+    Returns
+    -------
+    coords : ndarray, (ndim, *patch)
+        Image indices.
+    zoom : float
+        Magnification: above 1, objects come out larger.
+    """
+    ndim = len(patch)
+    factor = float(np.exp(rng.uniform(*np.log(spec.scale))))
+    stretch = np.exp(rng.uniform(-1, 1, ndim) * np.log(spec.stretch))
+    half = 0.4 * np.array(patch) / (factor * stretch)
+    middle = (np.array(size) - 1) / 2
+    centre = np.clip(centre, np.minimum(half, middle), np.maximum(np.array(size) - 1 - half, middle))
+    grid = np.stack(np.meshgrid(*[np.arange(p) - (p - 1) / 2 for p in patch], indexing="ij"))
+    if rng.random() < spec.p_elastic and spec.elastic > 0:
+        grid = grid + elastic(rng, spec.elastic, patch)
+    matrix = np.eye(ndim)
+    if spec.rotate:
+        angle = rng.uniform(0, 2 * np.pi)
+        c, s = np.cos(angle), np.sin(angle)
+        matrix[-2:, -2:] = [[c, -s], [s, c]]
+        if ndim == 3 and aspect < 1.5:
+            matrix = random_rotation(rng)
+    matrix = matrix @ np.diag(rng.choice([-1.0, 1.0], ndim)) @ np.diag(1 / (factor * stretch))
+    coords = np.tensordot(matrix, grid, axes=1) + centre.reshape(-1, *[1] * ndim)
+    return coords, factor
+
+
+def random_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Uniform rotation in space (QR of a Gaussian matrix)."""
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    return np.asarray(q * np.sign(np.diag(r)))
+
+
+def elastic(rng: np.random.Generator, size: float, patch: tuple[int, ...]) -> NDArray[np.float64]:
+    """Smooth random shifts of up to ``size`` voxels, (ndim, *patch), from a coarse random grid."""
+    coarse = tuple(max(2, round(p / 24)) for p in patch)
+    amount = rng.uniform(0, size)
+    return np.stack([smooth_field(rng, coarse, patch) * amount for _ in patch])
+
+
+def smooth_field(rng: np.random.Generator, coarse: tuple[int, ...], patch: tuple[int, ...]) -> NDArray[np.float64]:
+    """Random values in -1..1 on a coarse grid, interpolated to the patch."""
+    values = rng.uniform(-1, 1, coarse)
+    return np.asarray(zoom(values, [p / c for p, c in zip(patch, coarse, strict=True)], order=1, mode="nearest"))
+
+
+def take(
+    image: Floats, labels: NDArray[np.int32], coords: NDArray[np.float64], factor: float
+) -> tuple[Floats, NDArray[np.int32], NDArray[np.bool_]]:
+    """Read a patch: image linearly and mirrored at its border, labels by nearest voxel, and where the image ended.
+
+    Returns
+    -------
+    image, labels, outside
+        ``outside`` is True beyond the image: nothing is known there, the loss must not count it.
+    """
+    ndim = labels.ndim
+    low = np.maximum(np.floor(coords.reshape(ndim, -1).min(axis=1)).astype(int) - 3, 0)
+    high = np.ceil(coords.reshape(ndim, -1).max(axis=1)).astype(int) + 4
+    box = tuple(slice(a, max(b, a + 2)) for a, b in zip(np.minimum(low, np.array(labels.shape) - 2), high, strict=True))
+    shift = coords - np.array([s.start for s in box]).reshape(-1, *[1] * ndim)
+    source = image[(slice(None), *box)]
+    if factor < 0.8:  # shrinking: what a coarser pixel would have averaged
+        source = gaussian_filter(source, (0, *[0.4 / factor] * ndim))
+    out = np.stack([map_coordinates(c, shift, order=1, mode="mirror") for c in source]).astype(np.float32)
+    size = np.array(labels.shape).reshape(-1, *[1] * ndim)
+    outside = ((coords < -0.5) | (coords > size - 0.5)).any(axis=0)
+    ids = map_coordinates(labels[box], shift, order=0, mode="nearest").astype(np.int32)
+    ids[outside] = 0
+    return out, ids, outside
+
+
+def intensities(rng: np.random.Generator, spec: AugmentSpec, image: Floats) -> Floats:
+    """Another microscope, stain, exposure: every step with its own chance, in the order light would meet them."""
+    spatial = image.shape[1:]
+    gray = bool((image == image[:1]).all())
+    if image.shape[0] > 1 and rng.random() < spec.p_channels:
+        image = tint(rng, image) if gray else mix_channels(rng, image)
+    if rng.random() < spec.p_invert:
+        image = 1 - image
+    if rng.random() < spec.p_gamma:
+        image = np.clip(image, 0, None) ** np.float32(np.exp(rng.uniform(*np.log(spec.gamma))))
+    if rng.random() < spec.p_shading:
+        field = smooth_field(rng, tuple(3 for _ in spatial), spatial)
+        image = image * (1 + rng.uniform(0.1, 0.7) * field).astype(np.float32)
+    if rng.random() < spec.p_blur:
+        sigma = rng.uniform(*spec.blur)
+        image = gaussian_filter(image, (0, *[sigma] * len(spatial)))
+    if rng.random() < spec.p_levels:
+        image = image * np.float32(np.exp(rng.uniform(np.log(0.4), np.log(1.8)))) + np.float32(rng.uniform(-0.15, 0.15))
+    if rng.random() < spec.p_noise:
+        amount = np.exp(rng.uniform(*np.log(spec.noise)))
+        noise = rng.normal(0, amount, (1 if gray else image.shape[0], *spatial))  # gray has one detector
+        if rng.random() < 0.5:  # shot noise grows with the signal
+            noise *= np.sqrt(np.clip(image[: len(noise)], 0.01, 1))
+        image = image + noise.astype(np.float32)
+    return np.clip(image, -0.5, 2).astype(np.float32)
+
+
+def tint(rng: np.random.Generator, image: Floats) -> Floats:
+    """A gray image shown in one colour, as viewers save fluorescence: blue, green, magenta."""
+    share = rng.dirichlet(np.full(image.shape[0], 0.5)).astype(np.float32)
+    return image * (share / share.max()).reshape(-1, *[1] * (image.ndim - 1))
+
+
+def mix_channels(rng: np.random.Generator, image: Floats) -> Floats:
+    """Permute, gray out, or turn colours by a random matrix near identity."""
+    n = image.shape[0]
+    kind = rng.integers(3)
+    if kind == 0:
+        return image[rng.permutation(n)]
+    if kind == 1:
+        share = rng.dirichlet(np.ones(n)).astype(np.float32)
+        return np.repeat(np.tensordot(share, image, axes=1)[None], n, axis=0)
+    matrix = np.eye(n) + rng.normal(0, 0.2, (n, n))
+    matrix /= np.abs(matrix).sum(axis=1, keepdims=True)
+    return np.tensordot(matrix.astype(np.float32), image, axes=1)

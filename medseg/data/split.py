@@ -1,0 +1,158 @@
+"""Splits by group: crops of one field, time points of one embryo, studies of one patient never straddle train and tune."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg import io
+from medseg.data.cases import data_root
+from medseg.errors import MissingError, SpecError
+from medseg.spec import SplitSource, SplitSpec
+
+
+def make_split(spec: SplitSpec) -> dict[str, dict[str, list[str]]]:
+    """Carry out a recipe: {source: {train: [stems], tune: [...], val: [...]}}.
+
+    Raises
+    ------
+    MissingError
+        A folder holds no images, or the groups or manifest file that the recipe leans on is not there.
+    """
+    return {s.name: _split_source(s, spec.tune, spec.seed) for s in spec.sources}
+
+
+def _split_source(source: SplitSource, tune: float, seed: int) -> dict[str, list[str]]:
+    folder = data_root() / source.images
+    files = {p.stem: p for p in sorted(folder.glob("*.*")) if not p.name.startswith(".")}
+    if not files:
+        raise MissingError(f"{folder}: no images; set MEDSEG_DATA to the folder that holds the training data")
+    if source.group == "file":
+        groups = {s: s for s in files}
+    elif source.group == "touching":
+        groups = touching_crops({s: io.load(p).voxels()[0] for s, p in files.items()})
+    elif source.group == "listed":
+        listed = _json(folder.parent / "groups.json")["groups"]
+        groups = {s: str(listed[s]) for s in files}
+    else:
+        groups = {s: _match(source.group, s) or s for s in files}
+    if isinstance(source.val, float):
+        return split_groups(groups, source.val, tune, seed)
+    if source.val == "listed":
+        items = _json(folder.parent / "manifest.json")["items"]
+        fixed = frozenset(str(i["name"]) for i in items if i["split"] == "val")
+    else:
+        fixed = frozenset(s for s in files if _match(source.val, s))
+    return split_groups(groups, 0.0, tune, seed, fixed)
+
+
+def _match(pattern: str, stem: str) -> str | None:
+    try:
+        found = re.search(pattern, stem)
+    except re.error as error:
+        raise SpecError(f"{pattern!r} is not a regular expression: {error}") from None
+    return found.group(0) if found else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        raise MissingError(f"{path}: is not there or not JSON; the recipe's 'listed' needs it") from None
+
+
+def split_groups(
+    groups: dict[str, str], val: float, tune: float, seed: int = 0, fixed_val: frozenset[str] = frozenset()
+) -> dict[str, list[str]]:
+    """Deal whole groups to ``train``, ``tune`` and ``val``.
+
+    Parameters
+    ----------
+    groups
+        Group of each stem.
+    val, tune
+        Share of the stems that val gets, and share of the rest that tune gets.
+    seed
+        Changes the order in which groups are dealt, which is by hash and so the same on every machine.
+    fixed_val
+        Stems that somebody else has put into val already; ``val`` is then not dealt. A group with such a stem goes to neither
+        tune nor val.
+
+    Returns
+    -------
+    dict
+        Sorted stems under ``train``, ``tune`` and ``val``.
+    """
+    members: dict[str, list[str]] = {}
+    for stem, group in groups.items():
+        members.setdefault(group, []).append(stem)
+
+    def place(group: str) -> str:
+        return hashlib.sha256(f"{seed}/{group}".encode()).hexdigest()
+
+    out: dict[str, list[str]] = {"train": [], "tune": [], "val": sorted(fixed_val)}
+    free = []
+    for group in sorted(members, key=place):
+        if fixed_val & set(members[group]):
+            out["train"] += [s for s in members[group] if s not in fixed_val]
+        else:
+            free.append(group)
+    total = sum(len(members[g]) for g in free)
+    wanted_val = 0 if fixed_val else round(val * total)
+    wanted_tune = round(tune * (len(groups) - len(fixed_val) - wanted_val))
+    for group in free:
+        if len(out["val"]) < wanted_val and not fixed_val:
+            part = "val"
+        elif len(out["tune"]) < wanted_tune:
+            part = "tune"
+        else:
+            part = "train"
+        out[part] += members[group]
+    return {k: sorted(v) for k, v in out.items()}
+
+
+def touching_crops(images: dict[str, NDArray[np.generic]], likeness: float = 0.98) -> dict[str, str]:
+    """Group images that continue one another: crops of one larger field share an edge.
+
+    Two images of equal shape belong together when the last row (or column) of one correlates with the first of the other by at
+    least ``likeness`` and both have structure there.
+
+    Returns
+    -------
+    dict
+        Group name (its first stem) of each stem.
+    """
+    stems = sorted(images)
+    parent = {s: s for s in stems}
+
+    def root(s: str) -> str:
+        while parent[s] != s:
+            s = parent[s]
+        return s
+
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for s in stems:
+        by_shape.setdefault(images[s].shape, []).append(s)
+    for members in by_shape.values():
+        for first, last in (((slice(0, 1),), (slice(-1, None),)), ((slice(None), slice(0, 1)), (slice(None), slice(-1, None)))):
+            a = _standard(np.stack([images[s][last].astype(np.float64).ravel() for s in members]))
+            b = _standard(np.stack([images[s][first].astype(np.float64).ravel() for s in members]))
+            for i, j in np.argwhere(a @ b.T >= likeness):
+                if i != j:
+                    x, y = sorted((root(members[i]), root(members[j])))
+                    parent[y] = x
+    return {s: root(s) for s in stems}
+
+
+def _standard(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows with mean 0 and length 1; a row without structure becomes 0 and correlates with nothing."""
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    flat = length < 2.0 * np.sqrt(rows.shape[1])
+    return np.where(flat, 0, rows / np.where(flat, 1, length))

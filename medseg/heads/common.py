@@ -1,0 +1,51 @@
+"""What several heads share: probability, weights of a partly annotated image, scores."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from medseg.instances import Candidates
+from medseg.spec import HeadBase
+
+# The logit that stands for certainty in perfect maps; expit(12) = 0.999994.
+SURE = np.float32(12.0)
+
+
+def relative(spacing: tuple[float, ...]) -> tuple[float, ...]:
+    """Spacing in units of the finest axis: heads are scale-free, only anisotropy matters to them."""
+    finest = min(spacing)
+    return tuple(s / finest for s in spacing)
+
+
+def weights(labels: NDArray[np.int32], ignore: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """(1, *shape): 1 where the loss counts, 0 where ``ignore`` says that nobody annotated."""
+    if ignore is None:
+        return np.ones((1, *labels.shape), dtype=np.float32)
+    return (~ignore)[None].astype(np.float32)
+
+
+def probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logistic of the raw map, float32."""
+    return expit(logits.astype(np.float32, copy=False))  # type: ignore[no-any-return]
+
+
+def mean_per_label(values: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Mean of ``values`` over each label, index = label (index 0: background)."""
+    total = np.bincount(labels.ravel(), weights=values.ravel())
+    return total / np.maximum(np.bincount(labels.ravel()), 1)
+
+
+def scored(
+    labels: NDArray[np.int32], raw: NDArray[np.float64], spec: HeadBase, classes: NDArray[np.int32] | None = None
+) -> Candidates:
+    """Candidates with scores in 0..1, calibrated where the spec holds a calibration fitted on the tune split.
+
+    ``raw`` is indexed by label, 0 unused.
+    """
+    score = raw[1:]
+    if spec.calibration is not None:
+        slope, intercept = spec.calibration
+        score = expit(slope * logit(np.clip(score, 1e-4, 1 - 1e-4)) + intercept)
+    return Candidates.from_labels(labels, scores=score.astype(np.float32), classes=classes)

@@ -1,0 +1,178 @@
+"""Model files: one safetensors file that says everything about itself.
+
+``NAME.safetensors`` holds the weights and one JSON header key ``medseg`` with the whole `ModelSpec`. Reading the header needs no
+torch, and nothing in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medseg import presets
+from medseg.errors import DeviceError, MissingError, ModelError, SpecError
+from medseg.spec import SPEC_VERSION, ModelSpec, parse
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+# A header larger than this is no header of ours; safetensors itself allows 100 MB.
+_MAX_HEADER = 4_000_000
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to run: its spec, its network on a device, and the hash of its file.
+
+    Make one with `Model.load`.
+    """
+
+    spec: ModelSpec
+    path: Path
+    digest: str
+    device: torch.device
+    _net: Any = field(repr=False)
+
+    @classmethod
+    def load(cls, model: str | Path, device: str = "auto") -> Model:
+        """Load by shipped name or file path.
+
+        Raises
+        ------
+        ModelError
+            No such model, or the file is damaged.
+        DeviceError
+            The device is not there.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        from medseg.nets.backbone import memory_format
+        from medseg.nets.net import Net
+
+        path = find(model)
+        spec = read_header(path)
+        where = choose_device(device)
+        data = path.read_bytes()
+        net = Net(spec.net, spec.heads)
+        try:
+            tensors = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
+            missing, unexpected = net.load_state_dict(tensors, strict=False)
+        except (SafetensorError, RuntimeError, ValueError) as error:
+            raise ModelError(f"{path.name}: the weights are damaged or do not fit the header ({type(error).__name__})") from None
+        if unexpected or [k for k in missing if not k.endswith("num_batches_tracked")]:
+            raise ModelError(f"{path.name}: the weights do not fit the network that the header names; get the file again")
+        net = net.to(where).to(memory_format=memory_format(spec.net.ndim)).eval()
+        return cls(spec, path, hashlib.sha256(data).hexdigest(), where, net)
+
+    def maps(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Run the network on (C, *shape), one (channels, *shape) raw map per head.
+
+        The array is padded by reflection to what the network's strides need, and cropped again.
+        """
+        import numpy as np
+        import torch
+
+        from medseg.nets.backbone import memory_format
+        from medseg.nets.net import fast_dtype
+
+        shape = array.shape[1:]
+        extra = [-n % d for n, d in zip(shape, self.spec.net.divisor, strict=True)]
+        padded = np.pad(array, [(0, 0), *[(0, e) for e in extra]], mode="symmetric")
+        kind = fast_dtype(self.device)
+        x = torch.from_numpy(padded)[None].to(self.device)
+        x = x.contiguous(memory_format=memory_format(self.spec.net.ndim))
+        try:
+            with torch.inference_mode(), torch.autocast(self.device.type, kind or torch.bfloat16, enabled=kind is not None):
+                out = self._net(x)
+        except torch.OutOfMemoryError:
+            raise DeviceError(f"{self.device} ran out of memory; use a smaller --tile or --device cpu") from None
+        crop = (0, slice(None), *[slice(0, n) for n in shape])
+        return [m[crop].float().cpu().numpy() for m in out]
+
+
+def find(model: str | Path) -> Path:
+    """Path of a model by shipped name or file path.
+
+    Raises
+    ------
+    ModelError
+        Neither a shipped model nor a file.
+    """
+    shipped = presets.weights()
+    if str(model) in shipped:
+        return shipped[str(model)]
+    path = Path(model)
+    if path.is_file():
+        return path
+    raise ModelError(f"no model {str(model)!r}; give a .safetensors file or one of: {', '.join(shipped) or 'none shipped'}")
+
+
+def read_header(path: str | Path) -> ModelSpec:
+    """The spec in a model file's header, without torch and without reading the weights.
+
+    Raises
+    ------
+    MissingError
+        No such file.
+    ModelError
+        Not a model file of medseg, damaged, or written by a newer version.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _MAX_HEADER:
+                raise ValueError
+            about = json.loads(json.loads(file.read(length))["__metadata__"]["medseg"])
+    except FileNotFoundError:
+        raise MissingError(f"{path}: no such file") from None
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        raise ModelError(f"{path.name}: is no model file of medseg or is damaged; get it again") from None
+    version = about.get("spec_version") if isinstance(about, dict) else None
+    if not isinstance(version, int) or version > SPEC_VERSION:
+        raise ModelError(f"{path.name}: was written by a newer medseg (spec {version}); upgrade medseg")
+    try:
+        return parse(ModelSpec, about, path.name)
+    except SpecError as error:
+        raise ModelError(f"{error}; get the file again or upgrade medseg") from None
+
+
+def save_model(path: Path, spec: ModelSpec, weights: dict[str, torch.Tensor]) -> None:
+    """Write a model file atomically: convolution weights as float16, batch statistics as float32."""
+    import torch
+    from safetensors.torch import save
+
+    from medseg.ops.files import write_whole
+
+    tensors = {
+        k: v.detach().cpu().to(torch.float32 if ".running_" in k or v.ndim <= 1 else torch.float16).contiguous()
+        for k, v in weights.items()
+        if v.is_floating_point()
+    }
+    write_whole(path, save(tensors, {"medseg": spec.model_dump_json()}))
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The torch device for ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises
+    ------
+    DeviceError
+        The one asked for is not there.
+    """
+    import torch
+
+    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(k for k, there in have.items() if there))
+    if not have.get(name, False):
+        known = ", ".join(k for k, there in have.items() if there)
+        raise DeviceError(f"device {name!r} is not available here; available: auto, {known}")
+    return torch.device(name)

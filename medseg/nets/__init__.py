@@ -1,0 +1,1 @@
+"""Networks, torch half: MONAI encoders, head layers and their losses."""

@@ -1,0 +1,1 @@
+"""Pure functions on arrays: no image, no model, no files."""

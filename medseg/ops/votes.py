@@ -1,0 +1,130 @@
+"""Centre votes: from a foreground and a vector per voxel to one label per voted centre.
+
+The idea of Neven et al. 2019 (arXiv:1906.11109) and Panoptic-DeepLab (Cheng et al. 2020, arXiv:1911.10194), in any dimension and on
+anisotropic voxels: every foreground voxel votes for where it thinks its instance's centre lies; peaks of the votes are the centres.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.spatial import cKDTree
+
+Floats = NDArray[np.float32]
+
+
+def centre_offsets(labels: NDArray[np.int32], spacing: tuple[float, ...]) -> Floats:
+    """Vector from each labelled voxel to the centroid of its label.
+
+    Parameters
+    ----------
+    labels
+        Instance ids, (y, x) or (z, y, x).
+    spacing
+        Voxel size per array axis, any unit.
+
+    Returns
+    -------
+    ndarray of float32, (ndim, *labels.shape)
+        In the unit of ``spacing``; 0 on background.
+    """
+    out = np.zeros((labels.ndim, *labels.shape), dtype=np.float32)
+    index = np.nonzero(labels)
+    if not len(index[0]):
+        return out
+    ids = labels[index]
+    count = np.maximum(np.bincount(ids), 1)
+    for axis, (where, step) in enumerate(zip(index, spacing, strict=True)):
+        centre = np.bincount(ids, weights=where) / count
+        out[axis][index] = (centre[ids] - where) * step
+    return out
+
+
+def group_by_votes(
+    weight: Floats,
+    foreground: NDArray[np.bool_],
+    offsets: Floats,
+    spacing: tuple[float, ...],
+    *,
+    blur: float,
+    votes: float,
+    separation: float,
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Give each foreground voxel the label of the centre it votes for.
+
+    Parameters
+    ----------
+    weight
+        How much each voxel's vote counts, for example its foreground probability.
+    foreground
+        The voxels that vote and are labelled.
+    offsets
+        (ndim, *shape): vector to the centre in the unit of ``spacing``.
+    spacing
+        Voxel size per array axis.
+    blur
+        Standard deviation of the smoothing of the votes, in the unit of ``spacing``.
+    votes
+        Votes (about as many voxels of weight 1) that a centre needs.
+    separation
+        Two centres nearer than this share of the larger one's radius are one instance: an object's voxels never agree perfectly,
+        and two real objects that touch have centres at least one radius apart.
+
+    Returns
+    -------
+    labels : ndarray of int32
+        0 background, 1..N.
+    agreement : ndarray of float64, (N + 1,)
+        Per label, 1 where all votes hit the centre, towards 0 as they miss it by the object's radius. Index 0 is unused.
+    """
+    ndim = weight.ndim
+    labels = np.zeros(weight.shape, dtype=np.int32)
+    index = np.nonzero(foreground)
+    if not len(index[0]):
+        return labels, np.zeros(1)
+    step = np.asarray(spacing, dtype=np.float32)
+    target = np.stack([i + offsets[a][index] / step[a] for a, i in enumerate(index)], axis=1)
+    target = np.clip(target, 0, np.asarray(weight.shape, dtype=np.float32) - 1)
+    cell = np.ravel_multi_index(tuple(np.rint(target).astype(np.intp).T), weight.shape)
+    density = np.bincount(cell, weights=weight[index], minlength=weight.size).reshape(weight.shape)
+    sigma = blur / step
+    density = gaussian_filter(density.astype(np.float32), sigma, mode="constant")
+    # the height that `votes` perfect votes would reach: the peak of the kernel itself
+    needed = votes * float(np.prod(1 / np.maximum(np.sqrt(2 * np.pi) * sigma, 1.0)))
+    peak = (density == maximum_filter(density, size=3, mode="constant")) & (density >= needed)
+    centres = np.argwhere(peak) * step
+    if not len(centres):
+        return labels, np.zeros(1)
+    target *= step
+    owner = cKDTree(centres).query(target)[1]
+    merged = _merge_near(centres, np.bincount(owner, minlength=len(centres)), float(np.prod(step)), ndim, separation)
+    owner = merged[owner]
+    kept, owner = np.unique(owner, return_inverse=True)
+    labels[index] = owner + 1
+    count = np.bincount(owner)
+    radius = _radius(count * float(np.prod(step)), ndim)
+    miss = np.linalg.norm(target - centres[kept][owner], axis=1)
+    agreement = np.bincount(owner, weights=np.exp(-((miss / radius[owner]) ** 2))) / count
+    return labels, np.concatenate([[0.0], agreement])
+
+
+def _radius(volume: NDArray[np.float64], ndim: int) -> NDArray[np.float64]:
+    """Radius of the disc or ball of this area or volume."""
+    return np.sqrt(volume / np.pi) if ndim == 2 else np.cbrt(volume * 3 / (4 * np.pi))
+
+
+def _merge_near(
+    centres: NDArray[np.float64], count: NDArray[np.int64], voxel: float, ndim: int, separation: float
+) -> NDArray[np.intp]:
+    """For each centre the index of the one it belongs to: the largest first takes in all within its reach."""
+    into = np.full(len(centres), -1, dtype=np.intp)
+    reach = separation * _radius(count * voxel, ndim)
+    tree = cKDTree(centres)
+    for i in np.argsort(-count, kind="stable"):
+        if into[i] < 0:
+            near = np.asarray(tree.query_ball_point(centres[i], reach[i]), dtype=np.intp)
+            near = near[into[near] < 0]
+            into[near] = i
+            into[i] = i
+    return into

@@ -1,0 +1,144 @@
+"""From an image's own voxels to what the network was trained on, region by region.
+
+The plan is made once per image (channels, intensity range, resampling); regions are then read on demand, so that an image larger than
+memory never has to be whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import zoom
+
+from medseg.errors import InputError, ModelError
+from medseg.grid import Grid
+from medseg.image import Image
+from medseg.spec import PreprocessSpec
+
+Region = tuple[slice, ...]
+
+# Voxels looked at for the percentiles: enough for a stable 0.1 percentile, cheap on any volume.
+_SAMPLE = 2_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one image goes into the network.
+
+    Attributes
+    ----------
+    grid : Grid
+        The model's grid over the same extent as the image.
+    factor : tuple of float
+        Model voxels per image voxel, per array axis.
+    channels : tuple of int
+        Which image channel feeds each network input.
+    low, high : float32 arrays, (channels,)
+        Intensities that become 0 and 1.
+    notes : tuple of str
+        What was decided and the user should know.
+    """
+
+    grid: Grid
+    factor: tuple[float, ...]
+    channels: tuple[int, ...]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    notes: tuple[str, ...] = ()
+
+    def read(self, image: Image, region: Region) -> NDArray[np.float32]:
+        """Voxels of a region given in the image's own index, as (channels, *shape) on the model's grid."""
+        voxels = image.voxels(region)
+        if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
+            image.check_finite(region)
+        array = voxels[list(self.channels)].astype(np.float32)
+        wide = (-1, *[1] * image.grid.ndim)
+        array = (array - self.low.reshape(wide)) / (self.high - self.low).reshape(wide)
+        np.clip(array, -0.5, 2, out=array)
+        return np.stack([resize(c, self._shape(c.shape), order=1) for c in array])
+
+    def to_model_labels(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Instance ids of the whole image on the model's grid (nearest voxel)."""
+        return resize(labels, self.grid.shape, order=0)
+
+    def _shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(max(1, round(n * f)) for n, f in zip(shape, self.factor, strict=True))
+
+
+def plan(image: Image, spec: PreprocessSpec) -> Plan:
+    """Decide channels, intensity range and resampling for an image.
+
+    Raises
+    ------
+    ModelError
+        The image's channels do not fit the model.
+    InputError
+        The image holds NaN or infinite voxels.
+    """
+    channels = _channels(image, spec)
+    low, high = _levels(image, spec, channels)
+    factor, notes = _factor(image.grid, spec)
+    shape = tuple(max(1, round(n * f)) for n, f in zip(image.grid.shape, factor, strict=True))
+    grid = image.grid if shape == image.grid.shape else image.grid.resample_to(shape)
+    return Plan(grid, factor, channels, low, high, notes)
+
+
+def resize(array: NDArray[np.generic], shape: tuple[int, ...], order: int) -> NDArray[np.generic]:
+    """Resample to ``shape`` over the same extent, edges aligned; the array itself when nothing changes."""
+    if array.shape == tuple(shape):
+        return array
+    factor = [n / m for n, m in zip(shape, array.shape, strict=True)]
+    return np.asarray(zoom(array, factor, order=order, mode="nearest", grid_mode=True)).astype(array.dtype, copy=False)
+
+
+def _channels(image: Image, spec: PreprocessSpec) -> tuple[int, ...]:
+    wanted, have = spec.channels, image.channels
+    if set(wanted) <= set(have):
+        return tuple(have.index(name) for name in wanted)
+    if len(have) == 1 and (len(wanted) == 1 or spec.gray_to_rgb):
+        return (0,) * len(wanted)
+    if len(have) == len(wanted):
+        return tuple(range(len(have)))
+    raise ModelError(
+        f"the model wants the channels {', '.join(wanted)}, the image has {len(have)} ({', '.join(have)}); "
+        "choose with --channels, for example --channels 0"
+    )
+
+
+def _levels(
+    image: Image, spec: PreprocessSpec, channels: tuple[int, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    step = max(1, int(np.ceil((np.prod(image.grid.shape) / _SAMPLE) ** (1 / image.grid.ndim))))
+    region = tuple(slice(None, None, step) for _ in image.grid.shape)
+    voxels = image.voxels(region)[sorted(set(channels))].astype(np.float32)
+    if not np.isfinite(voxels).all():
+        image.check_finite()
+    axes = None if spec.joint else tuple(range(1, voxels.ndim))
+    low, high = np.percentile(voxels, [spec.low, spec.high], axis=axes)
+    low, high = np.broadcast_to(low, len(voxels)), np.broadcast_to(high, len(voxels))
+    # a percentile range of nothing (a few bright specks on black): fall back to the full range, then to 1
+    flat = high - low < 1e-6 * np.maximum(np.abs(high), 1e-6)
+    top = voxels.reshape(len(voxels), -1).max(axis=1)
+    high = np.where(flat, np.where(top > low, top, low + 1), high)
+    pick = np.searchsorted(sorted(set(channels)), channels)
+    return low[pick].astype(np.float32), high[pick].astype(np.float32)
+
+
+def _factor(grid: Grid, spec: PreprocessSpec) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    same = (1.0,) * grid.ndim
+    if spec.spacing is not None:
+        if len(spec.spacing) != grid.ndim:
+            raise ModelError(f"the model works in {len(spec.spacing)}-D, the image is {grid.ndim}-D")
+        if not grid.known:
+            raise InputError("the model needs the voxel spacing and the file says none; give it with --spacing")
+        return tuple(s / t for s, t in zip(grid.spacing, spec.spacing, strict=True)), ()
+    if spec.anisotropy is None or grid.ndim != 3:
+        return same, ()
+    if not grid.known:
+        return same, (f"spacing unknown: z is taken to be {spec.anisotropy:g} times coarser than in plane",)
+    factor = grid.spacing[0] / grid.spacing[-1] / spec.anisotropy
+    if 0.75 <= factor <= 1.33:  # the scale augmentation covers this; resampling would only blur
+        return same, ()
+    return (factor, 1.0, 1.0), (f"z resampled by {factor:.2f} to the model's anisotropy {spec.anisotropy:g}",)

@@ -1,0 +1,5 @@
+"""Training: a generator of events that can stop and go on at any checkpoint."""
+
+from medseg.train.loop import Done, Paused, Step, train
+
+__all__ = ["Done", "Paused", "Step", "train"]

@@ -1,0 +1,171 @@
+"""The training loop: AdamW, cosine rate with warm-up, averaged weights, numbered samples.
+
+Stages chain: a stage ends after ``stage_minutes`` with a checkpoint, and the same call goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from medseg.data.cases import find, load_cases
+from medseg.data.sampling import Sampler
+from medseg.errors import TrainingError
+from medseg.nets.backbone import memory_format
+from medseg.nets.net import Net, fast_dtype
+from medseg.spec import TrainSpec
+from medseg.train.checkpoint import load_checkpoint, save_checkpoint
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step done. ``loss`` is by term; ``seconds`` is wall time and ``cpu_seconds`` process time of this stage."""
+
+    step: int
+    steps: int
+    loss: dict[str, float]
+    rate: float
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The stage's time is over; the same call goes on from the checkpoint."""
+
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """All steps done. ``weights`` are the averaged weights by name."""
+
+    weights: dict[str, Tensor]
+
+
+def train(spec: TrainSpec, output: Path, device: torch.device, workers: int = 1) -> Iterator[Step | Paused | Done]:
+    """Train, yielding a `Step` per step and finally `Paused` or `Done`.
+
+    Parameters
+    ----------
+    spec
+        The whole training.
+    output
+        Folder for ``checkpoint.safetensors`` and ``log.jsonl``; a checkpoint found there is resumed.
+    workers
+        Processes that prepare samples.
+
+    Raises
+    ------
+    TrainingError
+        No cases, a checkpoint of another config, or a loss that is not finite.
+    """
+    cases = load_cases(find(spec.data, "train"), spec.preprocess)
+    if not cases:
+        raise TrainingError("the split file lists no training cases")
+    output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(spec.seed)
+    net = Net(spec.net, spec.heads).to(device).train()
+    decay = [p for p in net.parameters() if p.ndim > 1]
+    plain = [p for p in net.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=spec.rate
+    )
+    average = {k: v.clone().float() for k, v in net.state_dict().items() if v.is_floating_point()}
+    path, digest, done = output / "checkpoint.safetensors", fingerprint(spec), 0
+    if path.exists():
+        done = load_checkpoint(path, net, average, optimiser, digest)
+    net.to(memory_format=memory_format(spec.net.ndim))
+    loader = _loader(Sampler(spec, cases), done * spec.batch, workers)
+    started, started_cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
+    with open(output / "log.jsonl", "a", encoding="utf-8") as log:
+        for step, batch in enumerate(loader, start=done + 1):
+            rate = learning_rate(spec, step)
+            loss = _step(net, optimiser, average, batch, spec, rate, step, device)
+            event = Step(
+                step, spec.steps, loss, rate, time.monotonic() - started, time.process_time() - started_cpu
+            )
+            log.write(json.dumps(asdict(event)) + "\n")
+            over = time.monotonic() - started > spec.stage_minutes * 60
+            if step == spec.steps or over or time.monotonic() - saved > spec.checkpoint_minutes * 60:
+                save_checkpoint(path, step, net, average, optimiser, digest)
+                log.flush()
+                saved = time.monotonic()
+            yield event
+            if over and step < spec.steps:
+                yield Paused(step, spec.steps)
+                return
+    yield Done(average)
+
+
+def fingerprint(spec: TrainSpec) -> str:
+    """Hash of everything that changes what is learned; stage and checkpoint times do not."""
+    data = spec.model_dump(mode="json", exclude={"stage_minutes", "checkpoint_minutes", "title", "description", "licence"})
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def learning_rate(spec: TrainSpec, step: int) -> float:
+    """Linear warm-up, then half a cosine to a hundredth of the rate at the last step (Loshchilov 2017)."""
+    if step <= spec.warmup:
+        return spec.rate * step / spec.warmup
+    share = (step - spec.warmup) / max(1, spec.steps - spec.warmup)
+    return spec.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def _step(
+    net: Net,
+    optimiser: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    batch: dict[str, Tensor],
+    spec: TrainSpec,
+    rate: float,
+    step: int,
+    device: torch.device,
+) -> dict[str, float]:
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+    image = batch.pop("image").contiguous(memory_format=memory_format(spec.net.ndim))
+    truth: list[dict[str, Tensor]] = [{} for _ in spec.heads]
+    for key, value in batch.items():
+        index, name = key.split(".", 1)
+        truth[int(index)][name] = value
+    kind = fast_dtype(device)
+    with torch.autocast(device.type, dtype=kind or torch.bfloat16, enabled=kind is not None):
+        maps = net(image, truth)
+        terms = net.loss(maps, truth)
+    total = torch.stack(list(terms.values())).sum()
+    if not torch.isfinite(total):
+        raise TrainingError(f"the loss is not finite at step {step}; lower 'rate' and go on from the last checkpoint")
+    optimiser.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+    optimiser.step()
+    keep = min(spec.ema, (1 + step) / (10 + step))  # early on, follow the weights closely
+    with torch.no_grad():
+        for key, value in net.state_dict().items():
+            if key in average:
+                average[key].lerp_(value.float(), 1 - keep)
+    return {k: round(float(v), 5) for k, v in terms.items()} | {"total": round(float(total), 5)}
+
+
+def _loader(sampler: Sampler, first: int, workers: int) -> DataLoader[dict[str, Tensor]]:
+    numbers = range(first, len(sampler))
+    return DataLoader(
+        sampler,  # type: ignore[arg-type]
+        batch_size=sampler.spec.batch,
+        sampler=numbers,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        drop_last=True,
+    )
