@@ -445,7 +445,9 @@ def _pieces(dense: Labels, boxes: IntArray) -> IntArray:
     if not count:
         return np.zeros(0, np.int64)
     region = tuple(map(slice, boxes[:, :n].min(axis=0).tolist(), boxes[:, n:].max(axis=0).tolist()))
-    inner = np.require(dense[region], requirements=["C", "W"])  # cc3d refuses read-only arrays, though it does not write
+    inner = np.require(
+        dense[region], requirements=["C", "W"]
+    )  # cc3d refuses read-only arrays, though it does not write
     parts = cc3d.connected_components(inner, connectivity=8 if n == 2 else 26)
     owner = np.zeros(int(parts.max()) + 1, np.int32)
     owner[parts.ravel()] = inner.ravel()  # every voxel of a piece writes the same label

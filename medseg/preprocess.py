@@ -6,15 +6,17 @@ memory never has to be whole.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
-from medseg.errors import InputError, ModelError
+from medseg.errors import GeometryError, InputError, ModelError
 from medseg.grid import Grid
 from medseg.image import Image
+from medseg.ops.resample import onto
 from medseg.spec import PreprocessSpec
 
 Region = tuple[slice, ...]
@@ -33,6 +35,9 @@ class Plan:
         The model's grid over the same extent as the image.
     factor : tuple of float
         Model voxels per image voxel, per array axis.
+    spacing : tuple of float
+        Size of an image voxel as the heads take it, per array axis: the image's own, or, where that is unknown, the
+        anisotropy that the model was trained on.
     channels : tuple of int
         Which image channel feeds each network input.
     low, high : float32 arrays, (channels,)
@@ -43,10 +48,16 @@ class Plan:
 
     grid: Grid
     factor: tuple[float, ...]
+    spacing: tuple[float, ...]
     channels: tuple[int, ...]
     low: NDArray[np.float32]
     high: NDArray[np.float32]
     notes: tuple[str, ...] = ()
+
+    @property
+    def model_spacing(self) -> tuple[float, ...]:
+        """Size of a voxel of the model's grid, as the heads take it."""
+        return tuple(s / f for s, f in zip(self.spacing, self.factor, strict=True))
 
     def read(self, image: Image, region: Region) -> NDArray[np.float32]:
         """Voxels of a region given in the image's own index, as (channels, *shape) on the model's grid."""
@@ -57,13 +68,14 @@ class Plan:
         wide = (-1, *[1] * image.grid.ndim)
         array = (array - self.low.reshape(wide)) / (self.high - self.low).reshape(wide)
         np.clip(array, -0.5, 2, out=array)
-        return np.stack([resize(c, self._shape(c.shape), order=1) for c in array])
+        return np.stack([resize(c, self.shape(c.shape), order=1) for c in array])
 
     def to_model_labels(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
         """Instance ids of the whole image on the model's grid (nearest voxel)."""
         return resize(labels, self.grid.shape, order=0)
 
-    def _shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape on the model's grid of a region that has ``shape`` on the image's."""
         return tuple(max(1, round(n * f)) for n, f in zip(shape, self.factor, strict=True))
 
 
@@ -82,7 +94,40 @@ def plan(image: Image, spec: PreprocessSpec) -> Plan:
     factor, notes = _factor(image.grid, spec)
     shape = tuple(max(1, round(n * f)) for n, f in zip(image.grid.shape, factor, strict=True))
     grid = image.grid if shape == image.grid.shape else image.grid.resample_to(shape)
-    return Plan(grid, factor, channels, low, high, notes)
+    spacing = image.grid.spacing
+    if spec.anisotropy is not None and image.grid.ndim == 3 and not image.grid.known:
+        spacing = (spec.anisotropy, 1.0, 1.0)  # as the note of `_factor` says
+    return Plan(grid, factor, spacing, channels, low, high, notes)
+
+
+def combine(images: Mapping[str, Image]) -> Image:
+    """One image of several one-channel images of the same body or field, on the grid of the first.
+
+    Raises
+    ------
+    GeometryError
+        Frames of reference differ, so that nothing says how the images lie to one another, or a spacing is unknown.
+    InputError
+        An image has several channels.
+    """
+    first_name, first = next(iter(images.items()))
+    arrays = []
+    for name, image in images.items():
+        if len(image.channels) != 1:
+            raise InputError(f"{name}: has {len(image.channels)} channels; a named input must have one")
+        voxels = image.voxels()[0]
+        if not first.grid.matches(image.grid):
+            if first.grid.frame and image.grid.frame and first.grid.frame != image.grid.frame:
+                raise GeometryError(
+                    f"{name}: lies in another frame of reference than {first_name}; register the two images first"
+                )
+            if not (first.grid.known and image.grid.known) or first.grid.ndim != image.grid.ndim:
+                raise GeometryError(f"{name}: {first.grid.why_not(image.grid)}; give images that lie in one space")
+            voxels = onto(voxels.astype(np.float32), image.grid, first.grid, order=1)
+        arrays.append(voxels.astype(np.float32))
+    array = np.stack(arrays)
+    array.flags.writeable = False
+    return replace(first, array=array, channels=tuple(images))
 
 
 def resize(array: NDArray[np.generic], shape: tuple[int, ...], order: int) -> NDArray[np.generic]:
@@ -121,7 +166,8 @@ def _levels(
     # a percentile range of nothing (a few bright specks on black): fall back to the full range, then to 1
     flat = high - low < 1e-6 * np.maximum(np.abs(high), 1e-6)
     top = voxels.reshape(len(voxels), -1).max(axis=1)
-    high = np.where(flat, np.where(top > low, top, low + 1), high)
+    # float32 cannot tell 1e9 from 1e9 + 1, so the step grows with the value
+    high = np.where(flat, np.where(top > low, top, low + np.maximum(1, np.abs(low) * 1e-3)), high)
     pick = np.searchsorted(sorted(set(channels)), channels)
     return low[pick].astype(np.float32), high[pick].astype(np.float32)
 

@@ -210,6 +210,7 @@ class TrainSpec(Spec):
     description: str = ""
     modality: tuple[str, ...] = ("microscopy",)
     target: str = "nucleus"
+    limits: tuple[str, ...] = Field(default=(), description="what the model cannot do, in the words of its card")
     net: NetSpec = NetSpec()
     preprocess: PreprocessSpec = PreprocessSpec()
     heads: tuple[HeadSpec, ...] = Field(min_length=1)

@@ -241,6 +241,16 @@ def test_orientation_agrees_with_nibabel(grid):
         assert grid.orientation is None
 
 
+def test_orientation_where_two_axes_are_nearest_to_the_same_direction():
+    generator, shared = np.random.default_rng(0), 0
+    for _ in range(300):
+        affine = np.eye(4)
+        affine[:3, :3] = rotation(3, generator.uniform(-np.pi, np.pi, 3))
+        shared += len(set(np.abs(affine[:3, :3]).argmax(axis=0))) < 3
+        assert Grid.from_nifti((2, 2, 2), affine).orientation == "".join(nib.aff2axcodes(affine))[::-1]
+    assert shared > 5
+
+
 @given(grids(shear=True))
 def test_voxel_size_corners_and_anisotropy(grid):
     edges = np.array([grid.to_world(e) - grid.to_world(np.zeros(grid.ndim)) for e in np.eye(grid.ndim)])

@@ -29,6 +29,7 @@ class Head(Protocol):
 
     spec: HeadBase
     blendable: bool  # may the maps of overlapping tiles be averaged before decoding?
+    tunable: dict[str, tuple[float, ...]]  # settings of the spec that are chosen on the tune split, and what to try
 
     def channels(self, ndim: int) -> int:
         """Number of map channels in ``ndim`` dimensions."""

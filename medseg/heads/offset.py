@@ -21,6 +21,12 @@ class OffsetHead:
     """1 + ndim maps: foreground logit, then the offset per array axis divided by ``spec.scale``."""
 
     blendable = True
+    tunable = {
+        "threshold": (0.3, 0.4, 0.5, 0.6, 0.7),
+        "votes": (4.0, 8.0, 12.0, 20.0),
+        "separation": (0.0, 0.3, 0.4, 0.5, 0.6, 0.7),
+        "blur": (1.0, 1.5, 2.0, 3.0),
+    }
 
     def __init__(self, spec: OffsetSpec) -> None:
         self.spec = spec

@@ -19,6 +19,7 @@ class SemanticHead:
     """One map: foreground logit."""
 
     blendable = True
+    tunable = {"threshold": (0.3, 0.4, 0.5, 0.6, 0.7)}
 
     def __init__(self, spec: SemanticSpec) -> None:
         self.spec = spec

@@ -23,6 +23,7 @@ class WatershedHead:
     """Two maps: foreground logit, distance to the instance's border as a logit of its share of the largest."""
 
     blendable = True
+    tunable = {"threshold": (0.3, 0.4, 0.5, 0.6, 0.7), "core": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)}
 
     def __init__(self, spec: WatershedSpec) -> None:
         self.spec = spec
@@ -71,5 +72,6 @@ def inner_distance(labels: NDArray[np.int32], spacing: tuple[float, ...]) -> NDA
     ids = np.arange(labels.max() + 1)
     peak = np.asarray(maximum(distance, labels, ids), dtype=np.float32)
     peak[peak <= 0] = 1
-    out = np.where(labels > 0, distance / peak[labels], 0).astype(np.float32)
-    return np.nan_to_num(out, nan=1.0, posinf=1.0)  # one object that fills the crop has no border at all
+    if np.isinf(peak).any():  # one object fills the crop and has no border at all
+        return np.ones(labels.shape, dtype=np.float32)
+    return np.where(labels > 0, distance / peak[labels], 0).astype(np.float32)

@@ -86,8 +86,10 @@ def _check_whole(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: 
     """Raise FormatError if planes are missing or their data would lie behind the end of the file."""
     size = tif.filehandle.size
     cut = FormatError(f"{path.name} is truncated: its voxels should reach beyond its {size} bytes; get it again.")
-    end = tif.pages.next_page_offset
-    if end and end >= size:
+    # tifffile stops where the chain of pages breaks off and calls the rest a shorter stack; the last link must be 0.
+    tif.filehandle.seek(tif.pages.next_page_offset or 0)
+    link = tif.filehandle.read(tif.tiff.offsetsize)
+    if len(link) < tif.tiff.offsetsize or any(link):
         raise cut
     if series.dataoffset is not None:
         if series.dataoffset + series.nbytes > size:

@@ -179,7 +179,7 @@ def _compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.intp], int, NDArra
         new = np.zeros(len(size), dtype=np.intp)
         new[ids] = np.arange(1, len(ids) + 1)
         return new[flat], len(ids), size[ids]
-    ids, inverse, count = np.unique(np.append(flat, 0), return_inverse=True, return_counts=True)
+    ids, inverse, count = np.unique(np.append(flat, flat.dtype.type(0)), return_inverse=True, return_counts=True)
     return inverse[:-1].astype(np.intp), len(ids) - 1, count[1:]
 
 

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 def label(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Connected components of a mask, full connectivity (8 in 2-D, 26 in 3-D), numbered from 1."""
-    return _components(np.ascontiguousarray(mask, dtype=np.uint8))
+    return _components(mask.astype(np.uint8))
 
 
 def pieces(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     """Connected pieces of equal label, numbered from 1; pieces of different labels stay apart though they touch."""
-    return _components(np.ascontiguousarray(labels))
+    return _components(labels)
 
 
 def sizes(labels: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -44,5 +44,6 @@ def largest_pieces(labels: NDArray[np.int32], min_voxels: int = 1) -> NDArray[np
 
 
 def _components(array: NDArray[np.generic]) -> NDArray[np.int32]:
+    array = np.require(array, requirements=["C", "W"])  # cc3d refuses read-only arrays, though it does not write
     out = cc3d.connected_components(array, connectivity=26 if array.ndim == 3 else 8, out_dtype=np.uint32)
     return np.asarray(out).astype(np.int32, copy=False).reshape(array.shape)

@@ -110,7 +110,8 @@ def train(spec: TrainSpec, output: Path, device: torch.device, workers: int = 1)
 
 def fingerprint(spec: TrainSpec) -> str:
     """Hash of everything that changes what is learned; stage and checkpoint times do not."""
-    data = spec.model_dump(mode="json", exclude={"stage_minutes", "checkpoint_minutes", "title", "description", "licence"})
+    words = {"stage_minutes", "checkpoint_minutes", "title", "description", "licence", "limits"}
+    data = spec.model_dump(mode="json", exclude=words)
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
@@ -156,7 +157,7 @@ def _step(
         for key, value in net.state_dict().items():
             if key in average:
                 average[key].lerp_(value.float(), 1 - keep)
-    return {k: round(float(v), 5) for k, v in terms.items()} | {"total": round(float(total), 5)}
+    return {k: round(v.item(), 5) for k, v in (terms | {"total": total}).items()}
 
 
 def _loader(sampler: Sampler, first: int, workers: int) -> DataLoader[dict[str, Tensor]]:

@@ -1,0 +1,44 @@
+# Two commands on a fresh machine: make demo, make test. Everything goes into .venv, at the versions of requirements.lock.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+CONFIG ?= nuclei2d
+
+.PHONY: demo test test-slow test-gpu lint docs train clean
+
+demo: $(READY)
+	$(BIN)/medseg demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(BIN)/python docs/make_models_page.py
+	$(BIN)/mkdocs build --strict
+
+# make train CONFIG=nuclei3d: goes on from its last checkpoint when run again
+train: $(READY)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/medseg train $(CONFIG)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("medseg needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist site medseg-demo

@@ -1,0 +1,1 @@
+"""Measurements of medseg itself: never tests, always ratios within one run."""

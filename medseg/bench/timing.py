@@ -1,0 +1,88 @@
+"""Timings, each beside a floor or a peer of the same run."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Row:
+    """A median time and its ratio to the first row of its bench."""
+
+    name: str
+    seconds: float
+    ratio: float
+
+
+def startup(repeat: int) -> list[Row]:
+    """Processes from start to exit, beside an empty Python that imports numpy."""
+
+    def command(*arguments: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    return _rows(
+        {
+            "python, import numpy": command("-c", "import numpy"),
+            "medseg --help": command("-m", "medseg", "--help"),
+            "medseg info nuclei2d": command("-m", "medseg", "info", "nuclei2d"),
+        },
+        repeat,
+    )
+
+
+def segmentation(repeat: int) -> list[Row]:
+    """The whole pipeline on a shipped image, beside its network alone."""
+    from medseg import io, preprocess, presets
+    from medseg.model import Model
+    from medseg.pipeline import segment
+
+    image = io.load(presets.samples() / "fluorescence.tif")
+    model = Model.load("nuclei2d", "cpu")
+    array = preprocess.plan(image, model.spec.preprocess).read(image, tuple(slice(0, n) for n in image.grid.shape))
+    return _rows(
+        {
+            "network alone, 520 x 696": lambda: model.maps(array),
+            "medseg.segment": lambda: segment(image, model=model),
+        },
+        repeat,
+    )
+
+
+def score(repeat: int) -> list[Row]:
+    """Overlap table and matching of 16,384 objects, beside one pass of numpy over the same pixels."""
+    from medseg.metrics import match, overlap
+
+    rows, columns = np.mgrid[:2048, :2048] // 16
+    truth = (rows * 128 + columns + 1).astype(np.int32)
+    moved = np.roll(truth, 3, axis=1)
+    return _rows(
+        {
+            "numpy bincount of one label image": lambda: np.bincount(truth.ravel()),
+            "overlap and match, 16,384 objects": lambda: match(overlap(truth, moved), 0.5),
+        },
+        repeat,
+    )
+
+
+BENCHES: dict[str, Callable[[int], list[Row]]] = {"startup": startup, "segment": segmentation, "score": score}
+
+
+def _rows(jobs: dict[str, Callable[[], object]], repeat: int) -> list[Row]:
+    """Run the jobs in turn, ``repeat`` rounds after one to warm up, so that a slow moment of the machine hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for turn in range(repeat + 1):
+        for name, job in jobs.items():
+            started = time.perf_counter()
+            job()
+            if turn:
+                times[name].append(time.perf_counter() - started)
+    median = {name: statistics.median(t) for name, t in times.items()}
+    first = next(iter(median.values()))
+    return [Row(name, seconds, seconds / first) for name, seconds in median.items()]

@@ -1,0 +1,22 @@
+"""``medseg bench``: speed as ratios to a floor measured in the same run, median of several."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from medseg.cli.common import table
+
+
+def bench(
+    what: Annotated[str, typer.Argument(help="startup, segment or score.")],
+    repeat: Annotated[int, typer.Option(min=1, help="Runs of each; the median is shown.")] = 5,
+) -> int:
+    """Measure start-up, segmentation or scoring on this machine."""
+    from medseg.bench.timing import BENCHES
+
+    if what not in BENCHES:
+        raise typer.BadParameter(f"{what!r} is none of {', '.join(BENCHES)}")
+    table(what, ["what", "seconds", "ratio to the first"], [[r.name, f"{r.seconds:.3f}", f"{r.ratio:.2f}"] for r in BENCHES[what](repeat)])
+    return 0

@@ -1,0 +1,79 @@
+"""``medseg info``: what a model file or an image file says about itself. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from medseg.spec import ModelSpec
+
+
+def info(
+    target: Annotated[str, typer.Argument(metavar="MODEL|IMAGE", help="Model name, model file, image file or DICOM folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> int:
+    """Describe a model (its card) or an image (shape, spacing, channels)."""
+    from medseg import presets
+
+    if target in presets.weights() or target.endswith(".safetensors"):
+        from medseg.model import find, read_header
+
+        spec = read_header(find(target))
+        print(spec.model_dump_json(indent=1) if as_json else card(spec), end="" if not as_json else "\n")
+        return 0
+    about = describe(Path(target))
+    if as_json:
+        print(json.dumps(about))
+    else:
+        for key, value in about.items():
+            print(f"{key:12} {value}")
+    return 0
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Facts about an image from its header; no voxels are read and no header text is shown."""
+    from medseg import io
+
+    image = io.load(path)
+    grid = image.grid
+    return {
+        "format": image.source.format if image.source else "",
+        "modality": image.modality,
+        "grid": grid.describe(),
+        "axes": " ".join(grid.axes),
+        "orientation": grid.orientation or "not anatomical",
+        "channels": ", ".join(image.channels),
+        "type": str(image.array.dtype),
+        "notes": "; ".join(image.source.notes) if image.source else "",
+    }
+
+
+def card(spec: ModelSpec) -> str:
+    """The model card, in Markdown, made from the header alone."""
+    t = spec.training
+    lines = [
+        f"# {spec.name}: {spec.title}",
+        "",
+        spec.description,
+        "",
+        f"- Images: {', '.join(spec.modality)}, {spec.net.ndim}-D, channels {', '.join(spec.preprocess.channels)}",
+        f"- Finds: {spec.target}, head `{spec.heads[0].kind}`",
+        f"- Licence: {spec.licence}",
+        f"- Trained on: {', '.join(t.get('sources', ()))} ({t.get('images', {}).get('train', '?')} images; split file {t.get('split')})",
+        f"- Training: {t.get('config')}, {t.get('steps')} steps of {t.get('batch')}, seed {t.get('seed')}, revision {spec.revision}",
+        "- Thresholds and calibration were chosen on the tune split; val was scored once, after.",
+        "",
+        "| data set | split | images | figure | pooled | image mean |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows: dict[tuple[str, str, int, str], dict[str, float]] = {}
+    for s in spec.scores:
+        rows.setdefault((s.source, s.split, s.images, s.figure), {})[s.averaging] = s.value
+    for (source, split, images, figure), v in rows.items():
+        lines.append(f"| {source} | {split} | {images} | {figure} | {v['pooled']:.3f} | {v['image mean']:.3f} |")
+    lines += ["", "Limits:", *[f"- {x}" for x in spec.limits], "- For research use only; not a medical device.", ""]
+    return "\n".join(lines)

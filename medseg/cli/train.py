@@ -1,0 +1,55 @@
+"""``medseg train``: a model from a config; stop it when you like, the same command goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medseg.cli.common import is_terminal, progress, say
+
+
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG.yaml", help="Config file, or the name of a shipped one.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; default runs/NAME.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare samples.")] = 1,
+    minutes: Annotated[float | None, typer.Option(help="End this stage after so long; replaces stage_minutes.")] = None,
+) -> int:
+    """Train a model, choose thresholds on tune, score val once, write NAME.safetensors.
+
+    A checkpoint is kept every few minutes; the same command goes on from it, and the result does not depend on where it stopped.
+    """
+    from medseg import presets
+    from medseg.model import choose_device
+    from medseg.spec import TrainSpec, load_yaml
+    from medseg.train import Done, Paused, Step
+    from medseg.train import train as run
+    from medseg.train.select import finish
+
+    spec = load_yaml(TrainSpec, presets.find_config(config))
+    if minutes is not None:
+        spec = spec.model_copy(update={"stage_minutes": minutes})
+    folder, where = output or Path("runs") / spec.name, choose_device(device)
+    say(f"training {spec.name} on {where} in {folder}; log in {folder / 'log.jsonl'}")
+    smooth = None
+    with progress() as bar:
+        task = bar.add_task(spec.name, total=spec.steps, note="")
+        for event in run(spec, folder, where, workers):
+            if isinstance(event, Step):
+                now = event.loss["total"]
+                smooth = now if smooth is None else 0.98 * smooth + 0.02 * now
+                bar.update(task, completed=event.step, note=f"loss {smooth:.3f}")
+                if not is_terminal() and event.step % 100 == 0:
+                    say(f"step {event.step}/{event.steps} loss {smooth:.3f} {event.seconds:.0f} s")
+            elif isinstance(event, Paused):
+                say(f"stage over at step {event.step} of {event.steps}; run the same command to go on")
+                return 0
+            elif isinstance(event, Done):
+                weights = event.weights
+    path = folder / f"{spec.name}.safetensors"
+    for line in finish(spec, weights, path, where):
+        say(line)
+    print(path)
+    return 0

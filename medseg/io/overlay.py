@@ -1,0 +1,87 @@
+"""A picture to look at: the image with each instance's outline in a colour of its own."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.image import Image
+from medseg.instances import Instances
+from medseg.ops.files import write_whole
+
+# Small images are enlarged to about this many pixels so that an outline is thinner than a nucleus; large ones shrunk to the second.
+_SMALLEST, _LARGEST = 900, 4096
+
+
+def save_overlay(image: Image, instances: Instances, path: str | Path) -> None:
+    """Write a PNG: a 2-D image whole, a volume as the slice along its first axis that shows the most instances.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    from PIL import Image as Picture
+
+    out = io.BytesIO()
+    Picture.fromarray(draw(image, instances)).save(out, format="PNG", compress_level=4)
+    write_whole(path, out.getvalue())
+
+
+def draw(image: Image, instances: Instances) -> NDArray[np.uint8]:
+    """The overlay as an (y, x, 3) RGB array; rows and columns are scaled to square pixels."""
+    grid, labels = image.grid, instances.labels
+    place: tuple[slice, ...] = tuple(slice(0, n) for n in grid.shape)
+    if grid.ndim == 3:
+        z = busiest_slice(labels)
+        place = (slice(z, z + 1), *place[1:])
+        labels = labels[z]
+    voxels = image.voxels(place)
+    plane = voxels.reshape(voxels.shape[0], *voxels.shape[-2:]).astype(np.float32)
+    rgb = np.moveaxis(plane[:3], 0, -1) if plane.shape[0] >= 3 else np.repeat(plane[0][..., None], 3, axis=-1)
+    low, high = np.percentile(rgb, [0.5, 99.8])
+    rgb = np.clip((rgb - low) / max(float(high - low), 1e-6), 0, 1)
+    rows, columns = _pixels(labels.shape, grid.spacing[-2:])
+    rgb, labels = rgb[rows][:, columns], labels[rows][:, columns]
+    edge = _inner_edge(labels)
+    rgb[edge] = _colours(labels[edge])
+    return (rgb * 255).astype(np.uint8)
+
+
+def busiest_slice(labels: NDArray[np.int32]) -> int:
+    """Index along the first axis of the slice that holds the most instances; the middle one when there are none."""
+    count = [len(np.unique(one)) for one in labels]
+    return int(np.argmax(count)) if max(count) > 1 else len(labels) // 2
+
+
+def _pixels(shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which rows and columns to show, repeated or skipped, so that pixels are square and the picture has a good size."""
+    extent = [n * s for n, s in zip(shape, spacing, strict=True)]
+    size = max(shape)
+    if size < _SMALLEST:
+        size *= -(-_SMALLEST // size)
+    unit = max(extent) / min(size, _LARGEST)
+    out = []
+    for n, e in zip(shape, extent, strict=True):
+        m = max(1, round(e / unit))
+        out.append(np.minimum(((np.arange(m) + 0.5) * n / m).astype(np.intp), n - 1))
+    return out[0], out[1]
+
+
+def _inner_edge(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Pixels of an instance that have another label above, below, left or right."""
+    wide = np.pad(labels, 1, mode="edge")
+    other = np.zeros(labels.shape, dtype=bool)
+    for view in (wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:]):
+        other |= view != labels
+    return other & (labels > 0)
+
+
+def _colours(ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    """A bright colour per id: hues a golden ratio apart, so that neighbours differ."""
+    hue = (ids * 0.618034) % 1.0
+    wave = np.abs((hue[:, None] * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
+    return (0.25 + 0.75 * np.clip(wave, 0, 1)).astype(np.float32)

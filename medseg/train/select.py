@@ -1,0 +1,163 @@
+"""From trained weights to a model file: the head, its thresholds and its calibration are chosen on the tune split.
+
+Nothing here looks at val before everything is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+from torch import Tensor
+
+from medseg import heads
+from medseg.data.cases import Case, find, load_cases
+from medseg.errors import TrainingError
+from medseg.metrics import Counts, match, overlap
+from medseg.model import Model, save_model
+from medseg.spec import HeadBase, ModelSpec, TrainSpec
+from medseg.train.evaluate import score_cases, summarise
+from medseg.train.loop import fingerprint
+
+# AP is averaged over these while choosing: finding objects counts, and so do their outlines.
+_CHOOSE_AT = (0.5, 0.6, 0.7, 0.8)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A head with the settings that did best on tune, and how well that was (mean AP over sources and thresholds)."""
+
+    index: int
+    spec: HeadBase
+    score: float
+
+
+def finish(spec: TrainSpec, weights: dict[str, Tensor], path: Path, device: torch.device) -> Iterator[str]:
+    """Choose on tune, report on val, and write the model file; yields one line per decision.
+
+    Raises
+    ------
+    TrainingError
+        The split file lists no tune cases.
+    """
+    files = find(spec.data, "tune")
+    if not files:
+        raise TrainingError("the split file lists no tune cases, on which thresholds are chosen")
+    cases = load_cases(files, spec.preprocess)
+    save_model(path, _model_spec(spec, spec.heads), weights)
+    model = Model.load(path, str(device))
+    maps = [model.maps(case.image) for case in cases]
+    choices = [choose(head, i, cases, [m[i] for m in maps]) for i, head in enumerate(spec.heads)]
+    for choice in choices:
+        yield f"tune: {choice.spec.kind} mean AP {choice.score:.3f} with {_settings(choice.spec)}"
+    best = max(choices, key=lambda c: c.score)
+    head = calibrate(best.spec, cases, [m[best.index] for m in maps])
+    yield f"kept: {head.kind}, calibration {head.calibration}"
+    kept = {k: v for k, v in weights.items() if not k.startswith("heads.")}
+    kept |= {
+        k.replace(f"heads.{best.index}.", "heads.0.", 1): v
+        for k, v in weights.items()
+        if k.startswith(f"heads.{best.index}.")
+    }
+    final = _model_spec(spec, (head,))
+    save_model(path, final, kept)
+    model = Model.load(path, str(device))
+    scores = summarise(list(score_cases(model, files)), "tune")
+    if val := find(spec.data, "val"):
+        scores += summarise(list(score_cases(model, val)), "val")
+    save_model(path, final.model_copy(update={"scores": scores}), kept)
+    for s in scores:
+        if s.averaging == "pooled":
+            yield f"{s.split}: {s.source} {s.figure} {s.value:.3f} ({s.averaging}, {s.images} images)"
+
+
+def choose(head: HeadBase, index: int, cases: tuple[Case, ...], maps: list[NDArray[np.float32]]) -> Choice:
+    """Settings of a head by coordinate descent over its ``tunable`` values."""
+    best = Choice(index, head, _score(head, cases, maps))
+    for _ in range(2):
+        before = best
+        for name, values in heads.make(head).tunable.items():
+            for value in values:
+                if value != getattr(best.spec, name):
+                    trial = best.spec.model_copy(update={name: value})
+                    score = _score(trial, cases, maps)
+                    if score > best.score:
+                        best = Choice(index, trial, score)
+        if best == before:
+            break
+    return best
+
+
+def calibrate(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]]) -> HeadBase:
+    """Fit the logistic that turns a raw score into the chance of IoU >= .5 (Platt 1999); sources weigh the same."""
+    raw, hit, weight = [], [], []
+    for case, one in zip(cases, maps, strict=True):
+        found = heads.make(head.model_copy(update={"calibration": None})).decode(one, case.spacing)
+        labels, _ = found.paint(order="index")
+        _, partner = match(overlap(case.labels, labels))
+        ok = np.zeros(len(found), dtype=bool)
+        rows = np.unique(labels[labels > 0]) - 1
+        ok[rows[partner[partner >= 0]]] = True
+        raw.append(found.scores)
+        hit.append(ok)
+        weight.append(np.full(len(found), 1 / sum(len(c.centres) + 1 for c in cases if c.source == case.source)))
+    x = logit(np.clip(np.concatenate(raw).astype(float), 1e-4, 1 - 1e-4))
+    y, w = np.concatenate(hit), np.concatenate(weight)
+    if len(y) < 20 or y.all() or not y.any():
+        return head
+
+    def loss(ab: NDArray[np.float64]) -> float:
+        p = np.clip(expit(ab[0] * x + ab[1]), 1e-6, 1 - 1e-6)
+        return float(-(w * np.where(y, np.log(p), np.log(1 - p))).sum() / w.sum() + 1e-4 * (ab[0] - 1) ** 2)
+
+    slope, intercept = minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead").x
+    return head.model_copy(update={"calibration": (round(float(slope), 4), round(float(intercept), 4))})
+
+
+def _score(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]]) -> float:
+    total: dict[str, list[Counts]] = {}
+    decoder = heads.make(head)
+    for case, one in zip(cases, maps, strict=True):
+        labels, _ = decoder.decode(one, case.spacing).paint(order="index")
+        table = overlap(case.labels, labels)
+        counts = total.setdefault(case.source, [Counts(0, 0, 0, 0.0)] * len(_CHOOSE_AT))
+        total[case.source] = [c + match(table, t)[0] for c, t in zip(counts, _CHOOSE_AT, strict=True)]
+    return float(np.mean([[c.ap for c in counts] for counts in total.values()]))
+
+
+def _settings(head: HeadBase) -> str:
+    return ", ".join(f"{name} {getattr(head, name):g}" for name in heads.make(head).tunable)
+
+
+def _model_spec(spec: TrainSpec, head_specs: tuple[HeadBase, ...]) -> ModelSpec:
+    return ModelSpec(
+        name=spec.name,
+        title=spec.title,
+        description=spec.description,
+        licence=spec.licence,
+        modality=spec.modality,
+        target=spec.target,
+        classes=(spec.target,),
+        net=spec.net,
+        preprocess=spec.preprocess,
+        heads=head_specs,
+        limits=spec.limits,
+        training={
+            "config": f"{spec.name}.yaml",
+            "config_sha256": fingerprint(spec),
+            "split": spec.data.split,
+            "sources": [s.name for s in spec.data.sources],
+            "images": {s: len(find(spec.data, s)) for s in ("train", "tune", "val")},
+            "steps": spec.steps,
+            "batch": spec.batch,
+            "patch": list(spec.patch),
+            "seed": spec.seed,
+        },
+        revision=fingerprint(spec)[:12],
+    )
