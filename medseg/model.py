@@ -53,7 +53,7 @@ class Model:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        from medseg.nets.backbone import memory_format
+        from medseg.nets.backbone import place
         from medseg.nets.net import Net
 
         path = find(model)
@@ -65,10 +65,14 @@ class Model:
             tensors = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
             missing, unexpected = net.load_state_dict(tensors, strict=False)
         except (SafetensorError, RuntimeError, ValueError) as error:
-            raise ModelError(f"{path.name}: the weights are damaged or do not fit the header ({type(error).__name__})") from None
+            raise ModelError(
+                f"{path.name}: the weights are damaged or do not fit the header ({type(error).__name__})"
+            ) from None
         if unexpected or [k for k in missing if not k.endswith("num_batches_tracked")]:
-            raise ModelError(f"{path.name}: the weights do not fit the network that the header names; get the file again")
-        net = net.to(where).to(memory_format=memory_format(spec.net.ndim)).eval()
+            raise ModelError(
+                f"{path.name}: the weights do not fit the network that the header names; get the file again"
+            )
+        place(net, spec.net.ndim, where).eval()
         return cls(spec, path, hashlib.sha256(data).hexdigest(), where, net)
 
     def maps(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -89,7 +93,10 @@ class Model:
         x = torch.from_numpy(padded)[None].to(self.device)
         x = x.contiguous(memory_format=memory_format(self.spec.net.ndim))
         try:
-            with torch.inference_mode(), torch.autocast(self.device.type, kind or torch.bfloat16, enabled=kind is not None):
+            with (
+                torch.inference_mode(),
+                torch.autocast(self.device.type, kind or torch.bfloat16, enabled=kind is not None),
+            ):
                 out = self._net(x)
         except torch.OutOfMemoryError:
             raise DeviceError(f"{self.device} ran out of memory; use a smaller --tile or --device cpu") from None
@@ -111,7 +118,9 @@ def find(model: str | Path) -> Path:
     path = Path(model)
     if path.is_file():
         return path
-    raise ModelError(f"no model {str(model)!r}; give a .safetensors file or one of: {', '.join(shipped) or 'none shipped'}")
+    raise ModelError(
+        f"no model {str(model)!r}; give a .safetensors file or one of: {', '.join(shipped) or 'none shipped'}"
+    )
 
 
 def read_header(path: str | Path) -> ModelSpec:

@@ -1,7 +1,7 @@
 """One pipeline: an image and a model in, events out, the last of which holds the instances.
 
-The command line draws the events, the viewer iterates them in a worker, and `segment` drains them. Stopping between two events stops
-the computation.
+The command line draws the events, the viewer iterates them in a worker, and `segment` drains them. Stopping between
+two events stops the computation.
 """
 
 from __future__ import annotations
@@ -95,8 +95,7 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
     notes += plan.notes
     shape, head = image.grid.shape, heads.make(model.spec.heads[0])
     halo = tuple(
-        min(int(np.ceil(r / f)), n)
-        for r, f, n in zip(head.reach(plan.model_spacing), plan.factor, shape, strict=True)
+        min(int(np.ceil(r / f)), n) for r, f, n in zip(head.reach(plan.model_spacing), plan.factor, shape, strict=True)
     )
     cores = regions.partition(shape, _sizes(options.region, _REGION, shape))
     jobs = [(core, regions.grow(core, halo, shape)) for core in cores]
@@ -187,9 +186,7 @@ def segment(
     if (image is None) == (not named):
         raise InputError("give one image, or named inputs such as flair=..., t1=...; not both and not neither")
     if named:
-        whole = preprocess.combine(
-            {name: _image(one, spacing, unit, channel_axis) for name, one in named.items()}
-        )
+        whole = preprocess.combine({name: _image(one, spacing, unit, channel_axis) for name, one in named.items()})
     else:
         whole = _image(image, spacing, unit, channel_axis)
     if channels is not None:
@@ -231,14 +228,18 @@ def check_fit(image: Image, model: Model, force: bool = False) -> tuple[str, ...
     spec, grid = model.spec, image.grid
     if grid.ndim != spec.net.ndim:
         other = "one slice or a projection" if grid.ndim == 3 else "a stack"
-        raise ModelError(f"{spec.name} works in {spec.net.ndim}-D, the image is {grid.ndim}-D; give it {other} or choose another model")
+        raise ModelError(
+            f"{spec.name} works in {spec.net.ndim}-D, the image is {grid.ndim}-D; give it {other} or choose another model"
+        )
     faults = []
     if image.modality not in (*spec.modality, "other"):
         faults.append(f"{spec.name} was trained on {', '.join(spec.modality)}, the image is {image.modality}")
     if spec.spacing_range and grid.known:
         for axis, s, (low, high) in zip(grid.axes, grid.spacing, spec.spacing_range, strict=True):
             if not low * 0.99 <= s <= high * 1.01:
-                faults.append(f"{spec.name} was trained on {axis} spacing {low:g} to {high:g} mm, the image has {s:g} mm")
+                faults.append(
+                    f"{spec.name} was trained on {axis} spacing {low:g} to {high:g} mm, the image has {s:g} mm"
+                )
     if faults and not force:
         raise ModelError("; ".join(faults) + "; choose another model, or --force to run all the same")
     return tuple(faults)
@@ -254,7 +255,9 @@ def _image(
     return Image.from_array(source, spacing, unit, channel_axis=channel_axis)
 
 
-def _sizes(asked: tuple[int, ...] | None, usual: Mapping[int, tuple[int, ...]], shape: tuple[int, ...]) -> tuple[int, ...]:
+def _sizes(
+    asked: tuple[int, ...] | None, usual: Mapping[int, tuple[int, ...]], shape: tuple[int, ...]
+) -> tuple[int, ...]:
     size = asked or usual[len(shape)]
     if len(size) != len(shape) or min(size) < 1:
         raise InputError(f"tile and region need {len(shape)} positive numbers for this image, got {size}")

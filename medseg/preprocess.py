@@ -1,7 +1,7 @@
 """From an image's own voxels to what the network was trained on, region by region.
 
-The plan is made once per image (channels, intensity range, resampling); regions are then read on demand, so that an image larger than
-memory never has to be whole.
+The plan is made once per image (channels, intensity range, resampling); regions are then read on demand, so that an
+image larger than memory never has to be whole.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Plan:
 
     def to_model_labels(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
         """Instance ids of the whole image on the model's grid (nearest voxel)."""
-        return resize(labels, self.grid.shape, order=0)
+        return resize(labels, self.grid.shape, order=0).astype(np.int32, copy=False)
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape on the model's grid of a region that has ``shape`` on the image's."""

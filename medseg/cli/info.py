@@ -55,6 +55,7 @@ def describe(path: Path) -> dict[str, Any]:
 def card(spec: ModelSpec) -> str:
     """The model card, in Markdown, made from the header alone."""
     t = spec.training
+    tried = ", ".join(f"{k} {v:.3f}" for k, v in t.get("tune_ap_by_head", {}).items())
     lines = [
         f"# {spec.name}: {spec.title}",
         "",
@@ -65,7 +66,8 @@ def card(spec: ModelSpec) -> str:
         f"- Licence: {spec.licence}",
         f"- Trained on: {', '.join(t.get('sources', ()))} ({t.get('images', {}).get('train', '?')} images; split file {t.get('split')})",
         f"- Training: {t.get('config')}, {t.get('steps')} steps of {t.get('batch')}, seed {t.get('seed')}, revision {spec.revision}",
-        "- Thresholds and calibration were chosen on the tune split; val was scored once, after.",
+        "- Head, thresholds and calibration were chosen on the tune split; val was scored once, after.",
+        f"- Mean AP (IoU .5 to .8) on tune by head: {tried}",
         "",
         "| data set | split | images | figure | pooled | image mean |",
         "|---|---|---|---|---|---|",

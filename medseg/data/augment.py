@@ -1,7 +1,7 @@
 """Random changes of a training sample: where it is taken from, and how it was imaged.
 
-All functions draw from the generator they are given and from nothing else, so that a sample is the same on every machine. Images are
-float32, channel first, about 0..1.
+All functions draw from the generator they are given and from nothing else, so that a sample is the same on every
+machine. Images are float32, channel first, about 0..1.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ def take(
     out = np.stack([map_coordinates(c, shift, order=1, mode="mirror") for c in source]).astype(np.float32)
     size = np.array(labels.shape).reshape(-1, *[1] * ndim)
     outside = ((coords < -0.5) | (coords > size - 0.5)).any(axis=0)
-    ids = map_coordinates(labels[box], shift, order=0, mode="nearest").astype(np.int32)
+    ids: NDArray[np.int32] = map_coordinates(labels[box], shift, order=0, mode="nearest").astype(np.int32)
     ids[outside] = 0
-    return out, ids, outside
+    return out, ids, np.asarray(outside)
 
 
 def intensities(rng: np.random.Generator, spec: AugmentSpec, image: Floats) -> Floats:
@@ -153,4 +153,5 @@ def mix_channels(rng: np.random.Generator, image: Floats) -> Floats:
         return np.repeat(np.tensordot(share, image, axes=1)[None], n, axis=0)
     matrix = np.eye(n) + rng.normal(0, 0.2, (n, n))
     matrix /= np.abs(matrix).sum(axis=1, keepdims=True)
-    return np.tensordot(matrix.astype(np.float32), image, axes=1)
+    mixed: Floats = np.tensordot(matrix.astype(np.float32), image, axes=1)
+    return mixed

@@ -35,9 +35,7 @@ class Sampler:
         case = self._draw(rng)
         centre = self._centre(rng, case)
         aspect = case.spacing[0] / case.spacing[-1]
-        coords, factor = coordinates(
-            rng, self.spec.augment, centre, case.labels.shape, self.spec.patch, aspect
-        )
+        coords, factor = coordinates(rng, self.spec.augment, centre, case.labels.shape, self.spec.patch, aspect)
         image, labels, outside = take(case.image, case.labels, coords, factor)
         sample: Sample = {"image": intensities(rng, self.spec.augment, image)}
         for i, head in enumerate(self.spec.heads):
@@ -57,5 +55,5 @@ class Sampler:
     def _centre(self, rng: np.random.Generator, case: Case) -> NDArray[np.float64]:
         jitter = rng.uniform(-0.25, 0.25, case.labels.ndim) * self.spec.patch
         if len(case.centres) and rng.random() < 0.5:
-            return case.centres[rng.integers(len(case.centres))] + jitter
-        return rng.uniform(0, 1, case.labels.ndim) * (np.array(case.labels.shape) - 1)
+            return np.asarray(case.centres[rng.integers(len(case.centres))] + jitter)
+        return np.asarray(rng.uniform(0, 1, case.labels.ndim) * (np.array(case.labels.shape) - 1))

@@ -140,7 +140,10 @@ def touching_crops(images: dict[str, NDArray[np.generic]], likeness: float = 0.9
     for s in stems:
         by_shape.setdefault(images[s].shape, []).append(s)
     for members in by_shape.values():
-        for first, last in (((slice(0, 1),), (slice(-1, None),)), ((slice(None), slice(0, 1)), (slice(None), slice(-1, None)))):
+        for first, last in (
+            ((slice(0, 1),), (slice(-1, None),)),
+            ((slice(None), slice(0, 1)), (slice(None), slice(-1, None))),
+        ):
             a = _standard(np.stack([images[s][last].astype(np.float64).ravel() for s in members]))
             b = _standard(np.stack([images[s][first].astype(np.float64).ravel() for s in members]))
             for i, j in np.argwhere(a @ b.T >= likeness):

@@ -35,9 +35,7 @@ class Head(Protocol):
         """Number of map channels in ``ndim`` dimensions."""
         ...
 
-    def targets(
-        self, labels: NDArray[np.int32], ignore: NDArray[np.bool_] | None, spacing: tuple[float, ...]
-    ) -> Truth:
+    def targets(self, labels: NDArray[np.int32], ignore: NDArray[np.bool_] | None, spacing: tuple[float, ...]) -> Truth:
         """What the network should learn from instance ids; the key ``weight`` is 0 where ``ignore`` is True."""
         ...
 

@@ -1,7 +1,8 @@
 """Offset head: foreground and the vector from each voxel to its instance's centre.
 
-After Neven et al. 2019 (arXiv:1906.11109) and Panoptic-DeepLab (Cheng et al. 2020, arXiv:1911.10194). Hundreds of voxels vote for one
-centre, so that a centre is found although every single vector is noisy; touching objects vote for different places.
+After Neven et al. 2019 (arXiv:1906.11109) and Panoptic-DeepLab (Cheng et al. 2020, arXiv:1911.10194). Hundreds of
+voxels vote for one centre, so that it is found although every single vector is noisy; touching objects vote for
+different places.
 """
 
 from __future__ import annotations
@@ -35,9 +36,7 @@ class OffsetHead:
         """Foreground and one offset per axis."""
         return 1 + ndim
 
-    def targets(
-        self, labels: NDArray[np.int32], ignore: NDArray[np.bool_] | None, spacing: tuple[float, ...]
-    ) -> Truth:
+    def targets(self, labels: NDArray[np.int32], ignore: NDArray[np.bool_] | None, spacing: tuple[float, ...]) -> Truth:
         """Return ``foreground`` (1, *shape), ``offset`` (ndim, *shape), ``share`` (1, *shape) and ``weight``.
 
         ``offset`` is in finest-axis voxels over ``spec.scale``. ``share`` weighs a voxel's offset by one over the square root of

@@ -28,9 +28,7 @@ class SemanticHead:
         """One, whatever the dimension."""
         return 1
 
-    def targets(
-        self, labels: NDArray[np.int32], ignore: NDArray[np.bool_] | None, spacing: tuple[float, ...]
-    ) -> Truth:
+    def targets(self, labels: NDArray[np.int32], ignore: NDArray[np.bool_] | None, spacing: tuple[float, ...]) -> Truth:
         """Return ``foreground`` (1, *shape) of 0 and 1, and ``weight``."""
         return {"foreground": (labels > 0)[None].astype(np.float32), "weight": weights(labels, ignore)}
 

@@ -32,9 +32,7 @@ class WatershedHead:
         """Two, whatever the dimension."""
         return 2
 
-    def targets(
-        self, labels: NDArray[np.int32], ignore: NDArray[np.bool_] | None, spacing: tuple[float, ...]
-    ) -> Truth:
+    def targets(self, labels: NDArray[np.int32], ignore: NDArray[np.bool_] | None, spacing: tuple[float, ...]) -> Truth:
         """Return ``foreground`` (1, *shape), ``distance`` (1, *shape) in 0..1, and ``weight``."""
         return {
             "foreground": (labels > 0)[None].astype(np.float32),
@@ -52,7 +50,8 @@ class WatershedHead:
         p, distance = probability(maps[0]), probability(maps[1])
         foreground = p > self.spec.threshold
         cores = components.label(foreground & (distance > self.spec.core))
-        labels = watershed(-distance, markers=cores, mask=foreground).astype(np.int32)
+        flooded = watershed(-distance, markers=cores, mask=foreground)  # type: ignore[no-untyped-call]
+        labels = flooded.astype(np.int32)
         labels = components.largest_pieces(labels, self.spec.min_voxels)
         return scored(labels, mean_per_label(p, labels), self.spec)
 

@@ -76,7 +76,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except MedsegError:
+    except (MedsegError, MedsegWarning):  # a warning is raised where the caller turns warnings into errors
         raise
     except FileNotFoundError:
         raise MissingError(f"{path.name} is not there; check the path.") from None

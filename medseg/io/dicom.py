@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from medseg.errors import FormatError, InputError, MedsegWarning, MissingError
 from medseg.image import Image, LazyArray, Source
@@ -27,6 +28,7 @@ _TAGS = (
     "PixelSpacing", "SliceThickness", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
     "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
+_DICOM = "1.2.840.10008."  # root of all UIDs of the standard
 _SUSPECT = "named like DICOM are not DICOM and were passed over"
 _MODALITIES = {"CT": "CT", "MR": "MR", "PT": "PT"}
 
@@ -92,9 +94,14 @@ def _headers(path: Path) -> tuple[list[Path], list[Dataset], list[str]]:
     files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(_header, files))
-    kept = [(file, dataset) for file, dataset in zip(files, found, strict=True) if dataset and "Rows" in dataset]
+    kept = [
+        (file, dataset) for file, dataset in zip(files, found, strict=True) if dataset is not None and "Rows" in dataset
+    ]
     if not kept:
         raise MissingError(f"{path} holds no DICOM slice; name the folder that holds the files themselves.")
+    for dataset in found:
+        if dataset is not None and "Rows" not in dataset and _cut(dataset):
+            raise FormatError("A DICOM file in the folder breaks off in its header; get it again.")
     notes = []
     named = sum(d is None and f.suffix.lower() in FORMATS["dicom"] for f, d in zip(files, found, strict=True))
     if named:
@@ -117,11 +124,22 @@ def _header(path: Path) -> Dataset | None:
         # force: files of the years before the preamble begin with their first element.
         with reading(path, "DICOM"):
             dataset = pydicom.dcmread(path, stop_before_pixels=True, force=not marked, specific_tags=list(_TAGS))
+            for _ in dataset:
+                pass  # pydicom parses a value when it is asked for it, and its complaints quote the header
             return dataset if marked or "SOPClassUID" in dataset or "Rows" in dataset else None
     except FormatError:
         if not marked:
             return None
         raise FormatError("A DICOM file has a damaged or truncated header; get it again.") from None
+
+
+def _cut(dataset: Dataset) -> bool:
+    """Whether a header without Rows should have them: pydicom reads one that breaks off without a word."""
+    kind = getattr(dataset, "file_meta", Dataset()).get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID")
+    uid = UID(str(kind or ""))
+    # A class pydicom does not know is a UID that was cut itself, unless a vendor made it.
+    vendor = uid.is_private and not _DICOM.startswith(uid)
+    return not kind or "Image Storage" in uid.name or (uid.name == str(uid) and not vendor)
 
 
 def _one_series(datasets: Sequence[Dataset]) -> None:

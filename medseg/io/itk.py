@@ -66,9 +66,10 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
             raise InputError(f"{path.name} has {ndim} axes; split it into volumes.")
         dtype = _dtype(information, path)
         size = tuple(int(length) for length in information.GetSize())
-        (_whole_nrrd if nrrd else _whole_meta)(path, header, start, int(np.prod(size)) * components * dtype.itemsize)
+        nbytes = int(np.prod(size, dtype=object)) * components * dtype.itemsize
+        packed = (_whole_nrrd if nrrd else _whole_meta)(path, header, start, nbytes)
         grid, notes = _grid(information, header, nrrd)
-    array = LazyArray((components, *size[::-1]), dtype, _reader(path, nrrd, components))
+    array = LazyArray((components, *size[::-1]), dtype, _reader(path, nrrd, components, packed))
     channels = ("gray",) if components == 1 else tuple(f"c{i}" for i in range(components))
     return Image(array, grid, "other", channels, Source((path,), "nrrd" if nrrd else "metaimage", notes=notes))
 
@@ -116,29 +117,39 @@ def _dtype(information: Any, path: Path) -> np.dtype[Any]:
     raise InputError(f"{path.name} holds voxels of type {name}; convert them to plain numbers.")
 
 
-def _whole_nrrd(path: Path, header: Header, start: int, nbytes: int) -> None:
-    """Raise FormatError if raw voxels would reach beyond the end of the file; ITK checks compressed ones."""
-    if header.get("encoding") != "raw":
-        return
+def _whole_nrrd(path: Path, header: Header, start: int, nbytes: int) -> tuple[Path, int] | None:
+    """Raise FormatError if voxels are not there whole; return file and start of a gzip stream still to be checked."""
     name = header.get("data file") or header.get("datafile")
-    if name is None:
-        _holds(path, path, start + nbytes)
-    elif not name.upper().startswith("LIST") and "%" not in name:
-        _holds(path, path.parent / name, nbytes)
+    if name is not None and (name.upper().startswith("LIST") or "%" in name):
+        return None  # one file for each slice: ITK misses none silently
+    data, first = (path, start) if name is None else (path.parent / name, 0)
+    encoding = header.get("encoding", "").lower()
+    _holds(path, data, first + (nbytes if encoding == "raw" else 1))
+    return (data, first) if encoding in ("gzip", "gz") else None
 
 
-def _whole_meta(path: Path, header: Header, start: int, nbytes: int) -> None:
+def _check_gzip(path: Path, start: int) -> None:
+    """Read a gzip stream to its sum; ITK takes one that breaks off for whole."""
+    with path.open("rb") as stream:
+        stream.seek(start)
+        with igzip.open(stream, "rb") as packed:  # type: ignore[no-untyped-call]
+            while packed.read(1 << 20):
+                pass
+
+
+def _whole_meta(path: Path, header: Header, start: int, nbytes: int) -> tuple[Path, int] | None:
     """Raise FormatError if the voxels would reach beyond the end of the file."""
     if header.get("compresseddata", "").lower() == "true":
         packed = header.get("compresseddatasize", "")
         nbytes = int(packed) if packed.isdigit() else 0
     elif header.get("binarydata", "True").lower() != "true":
-        return
+        return None
     name = header["elementdatafile"]
     if name.upper() == "LOCAL":
         _holds(path, path, start + nbytes)
     elif not name.upper().startswith("LIST") and "%" not in name:
         _holds(path, path.parent / name, nbytes)
+    return None
 
 
 def _holds(path: Path, data: Path, nbytes: int) -> None:
@@ -177,9 +188,13 @@ def _unit(header: Header, nrrd: bool) -> tuple[float, tuple[str, ...]]:
     return factor, (f"lengths of the file were multiplied by {factor:g} to give mm",)
 
 
-def _reader(path: Path, nrrd: bool, components: int) -> Callable[[], AnyArray]:
+def _reader(path: Path, nrrd: bool, components: int, packed: tuple[Path, int] | None) -> Callable[[], AnyArray]:
+    """Return the function that reads the voxels (C, *spatial); `packed` is the gzip stream that ITK would not check."""
+
     def load() -> AnyArray:
         with reading(path, "NRRD" if nrrd else "MetaImage"):
+            if packed is not None:
+                _check_gzip(*packed)
             reader = _information(path, nrrd)
             values = sitk.GetArrayFromImage(reader.Execute())
             return np.moveaxis(values, -1, 0) if components > 1 else values[np.newaxis]

@@ -208,7 +208,10 @@ def _qform(header: Any, path: Path) -> Matrix:
 def _compared(header: Any, sizes: tuple[int, ...], scale: Matrix, grid: Grid, path: Path) -> list[str]:
     """Return a note, after a warning, if sform and qform put voxels at different places."""
     try:
-        why = grid.why_not(_placed(sizes, scale @ _qform(header, path)))
+        other = _placed(sizes, scale @ _qform(header, path))
+        why = grid.why_not(other)
+        if why and grid.shape == other.shape and _within_rounding(header, grid, other):
+            return []
     except GeometryError:
         why = "the qform is not valid"
     if why is None:
@@ -216,6 +219,19 @@ def _compared(header: Any, sizes: tuple[int, ...], scale: Matrix, grid: Grid, pa
     text = f"sform and qform disagree ({why}); the sform is used"
     warnings.warn(f"{path.name}: {text}", MedsegWarning, stacklevel=7)
     return [text]
+
+
+def _within_rounding(header: Any, grid: Grid, other: Grid) -> bool:
+    """Whether two grids differ by no more than rounding the quaternion can explain: most when it turns by half a turn.
+
+    The header holds b, c and d; a = sqrt(1 - b^2 - c^2 - d^2) is the less certain the nearer it is to 0.
+    """
+    parts = np.array([float(header[f"quatern_{name}"]) for name in "bcd"])
+    rounding = float(np.finfo(header["quatern_b"].dtype).eps)
+    angle = 4 * rounding / max(np.sqrt(max(0.0, 1 - float(parts @ parts))), 2 * np.sqrt(rounding))
+    here, there = grid.corners(), other.corners()
+    reach = np.linalg.norm(here - here[0], axis=1).max()
+    return bool(np.linalg.norm(here - there, axis=1).max() <= angle * reach + 1e-3)
 
 
 def _voxels(path: Path, layout: _Layout) -> AnyArray | LazyArray:
@@ -281,6 +297,8 @@ def _new_header(kind: Any, array: AnyArray, grid: Grid) -> Any:
     header["pixdim"][1 : grid.ndim + 1] = grid.spacing[::-1]
     if np.abs(linear.T @ linear - np.eye(3)).max() <= SKEW:
         header.set_qform(affine, code, strip_shears=True)
+        if not grid.matches(_same_kind(grid, header.get_qform().astype(np.float64))):
+            header["qform_code"] = 0  # single precision turns it too far; no qform is better than a wrong one
     header.set_sform(affine, code)
     header.set_xyzt_units("mm")
     return header

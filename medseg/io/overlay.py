@@ -48,7 +48,8 @@ def draw(image: Image, instances: Instances) -> NDArray[np.uint8]:
     rgb, labels = rgb[rows][:, columns], labels[rows][:, columns]
     edge = _inner_edge(labels)
     rgb[edge] = _colours(labels[edge])
-    return (rgb * 255).astype(np.uint8)
+    out: NDArray[np.uint8] = (rgb * 255).astype(np.uint8)
+    return out
 
 
 def busiest_slice(labels: NDArray[np.int32]) -> int:
@@ -84,4 +85,5 @@ def _colours(ids: NDArray[np.int32]) -> NDArray[np.float32]:
     """A bright colour per id: hues a golden ratio apart, so that neighbours differ."""
     hue = (ids * 0.618034) % 1.0
     wave = np.abs((hue[:, None] * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
-    return (0.25 + 0.75 * np.clip(wave, 0, 1)).astype(np.float32)
+    out: NDArray[np.float32] = (0.25 + 0.75 * np.clip(wave, 0, 1)).astype(np.float32)
+    return out

@@ -49,9 +49,9 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
         warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)  # the error at twice the size still comes
         try:
             with Pillow.open(path, formats=("PNG", "JPEG")) as picture:
+                values = _pixels(path, picture, labels)  # before getexif, which loads and forgets the stored depth
                 if picture.getexif().get(_ORIENTATION, 1) != 1:
                     notes.append("an EXIF orientation is stated; pixels are kept as stored")
-                values = _pixels(path, picture, labels)
         except UnidentifiedImageError:
             raise FormatError(f"{path.name} is neither PNG nor JPEG; get it again.") from None
         except Pillow.DecompressionBombError:
@@ -81,4 +81,4 @@ def _pixels(path: Path, picture: Pillow.Image, labels: bool) -> AnyArray:
     if picture.mode == "P" and not labels:
         picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
     values = np.asarray(picture)
-    return values.view(np.uint8) if values.dtype == np.bool_ else values
+    return values.astype(np.uint8) if values.dtype == np.bool_ else values

@@ -97,9 +97,7 @@ def overlap(truth: NDArray[np.integer], prediction: NDArray[np.integer]) -> Over
     a, n_truth, size_a = _compact(truth)
     b, n_prediction, size_b = _compact(prediction)
     both = (a > 0) & (b > 0)
-    key, shared = np.unique(
-        (a[both].astype(np.int64) - 1) * max(n_prediction, 1) + b[both] - 1, return_counts=True
-    )
+    key, shared = np.unique((a[both].astype(np.int64) - 1) * max(n_prediction, 1) + b[both] - 1, return_counts=True)
     i, j = np.divmod(key, max(n_prediction, 1))
     iou = shared / (size_a[i] + size_b[j] - shared)
     return Overlap(i.astype(np.intp), j.astype(np.intp), iou, n_truth, n_prediction)
@@ -154,7 +152,8 @@ def average_precision(
         ``pooled`` and ``image mean``, each AP by threshold.
     """
     per_image = [
-        [match(table, t)[0] for t in thresholds] for table in (overlap(truth, prediction) for truth, prediction in pairs)
+        [match(table, t)[0] for t in thresholds]
+        for table in (overlap(truth, prediction) for truth, prediction in pairs)
     ]
     if not per_image:
         raise InputError("no images to score")

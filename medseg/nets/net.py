@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.nets import heads
-from medseg.nets.backbone import Backbone, memory_format
+from medseg.nets.backbone import Backbone, place
 from medseg.spec import HeadBase, NetSpec
 
 
@@ -25,7 +25,7 @@ class Net(nn.Module):
         super().__init__()
         self.backbone = Backbone(spec)
         self.heads = nn.ModuleList(heads.make(s, spec.ndim, self.backbone.channels) for s in head_specs)
-        self.to(memory_format=memory_format(spec.ndim))
+        place(self, spec.ndim)
 
     def forward(self, x: Tensor, truth: list[dict[str, Tensor]] | None = None) -> list[Tensor]:
         """Map (N, C, *shape) to one (N, channels, *shape) per head, raw."""

@@ -27,7 +27,9 @@ def write_whole(path: str | Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); check space and permission") from None
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); check space and permission"
+        ) from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

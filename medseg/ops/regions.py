@@ -21,9 +21,7 @@ def partition(shape: tuple[int, ...], size: tuple[int, ...]) -> list[Region]:
 
 def grow(region: Region, halo: tuple[int, ...], shape: tuple[int, ...]) -> Region:
     """The region with a halo on all sides, cut at the array's border."""
-    return tuple(
-        slice(max(0, s.start - h), min(n, s.stop + h)) for s, h, n in zip(region, halo, shape, strict=True)
-    )
+    return tuple(slice(max(0, s.start - h), min(n, s.stop + h)) for s, h, n in zip(region, halo, shape, strict=True))
 
 
 def windows(shape: tuple[int, ...], size: tuple[int, ...], overlap: tuple[int, ...]) -> list[Region]:

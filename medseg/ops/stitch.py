@@ -1,8 +1,8 @@
 """Put the instances of overlapping regions together into one label array.
 
-An instance that no inner border cuts belongs to the region whose core holds the centre of its box: the same instance is then seen
-whole there too, so ownership needs no matching and the result equals the whole image's. Only instances larger than the halo are cut;
-their pieces are joined where two regions agree best in the strip that both see.
+An instance that no inner border cuts belongs to the region whose core holds the centre of its box: the same instance
+is then seen whole there too, so ownership needs no matching and the result equals the whole image's. Only instances
+larger than the halo are cut; their pieces are joined where two regions agree best in the strip that both see.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ class Mosaic:
         )
         if any(s.start >= s.stop for s in place):
             return None
-        mask = piece.mask[tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(place, piece.box, strict=True))]
+        mask = piece.mask[
+            tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(place, piece.box, strict=True))
+        ]
         taken = (self.labels[place] > 0) & mask
         if not mask.any() or taken.sum() * 2 > mask.sum():
             return None

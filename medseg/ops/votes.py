@@ -109,13 +109,13 @@ def group_by_votes(
     return labels, np.concatenate([[0.0], agreement])
 
 
-def _radius(volume: NDArray[np.float64], ndim: int) -> NDArray[np.float64]:
+def _radius(volume: NDArray[np.floating], ndim: int) -> NDArray[np.float64]:
     """Radius of the disc or ball of this area or volume."""
-    return np.sqrt(volume / np.pi) if ndim == 2 else np.cbrt(volume * 3 / (4 * np.pi))
+    return np.asarray(np.sqrt(volume / np.pi) if ndim == 2 else np.cbrt(volume * 3 / (4 * np.pi)), dtype=np.float64)
 
 
 def _merge_near(
-    centres: NDArray[np.float64], count: NDArray[np.int64], voxel: float, ndim: int, separation: float
+    centres: NDArray[np.floating], count: NDArray[np.int64], voxel: float, ndim: int, separation: float
 ) -> NDArray[np.intp]:
     """For each centre the index of the one it belongs to: the largest first takes in all within its reach."""
     into = np.full(len(centres), -1, dtype=np.intp)

@@ -62,9 +62,10 @@ def blobs(
     step = np.ones(len(shape)) if spacing is None else np.asarray(spacing, dtype=float)
     labels = np.zeros(shape, dtype=np.int32)
     placed: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    room = np.array(shape) * step - 2.4 * radius - 4 * step
     for _ in range(_TRIES * n):
-        if len(placed) == n:
-            return labels
+        if len(placed) == n or (room <= 0).any():
+            break
         axes = radius * rng.uniform(0.8, 1.2, len(shape))
         if touching and placed:
             found = _beside(rng, labels, placed, axes, step)
@@ -172,8 +173,8 @@ def _free(
     index = np.meshgrid(*[np.arange(s.start, s.stop) for s in box], indexing="ij", sparse=True)
     away = sum(((i * d - c) / a) ** 2 for i, d, c, a in zip(index, step, centre, axes, strict=True))
     mask: NDArray[np.bool_] = np.asarray(away) <= 1
-    around = tuple(slice(s.start - gap, s.stop + gap) for s in box)
-    wide = np.pad(mask, gap)
-    if gap:
-        wide = binary_dilation(wide, np.ones((2 * gap + 1,) * wide.ndim))
-    return None if not mask.any() or labels[around][wide].any() else (centre, box, mask)
+    taken = labels[tuple(slice(s.start - gap, s.stop + gap) for s in box)] > 0
+    if gap and taken.any():
+        taken = binary_dilation(taken, np.ones((2 * gap + 1,) * taken.ndim))
+    inner = taken[tuple(slice(gap, n - gap) for n in taken.shape)]
+    return None if not mask.any() or (inner & mask).any() else (centre, box, mask)

@@ -25,7 +25,9 @@ def save_checkpoint(
     tensors |= {f"average.{k}": v for k, v in average.items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    data = save({k: v.contiguous().cpu() for k, v in tensors.items()}, {"medseg": json.dumps({"step": step, "spec": digest})})
+    data = save(
+        {k: v.contiguous().cpu() for k, v in tensors.items()}, {"medseg": json.dumps({"step": step, "spec": digest})}
+    )
     write_whole(path, data)
 
 
@@ -42,9 +44,11 @@ def load_checkpoint(
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["medseg"])
-            tensors = {k: file.get_tensor(k) for k in file.keys()}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path}: is no readable checkpoint ({type(error).__name__}); delete it to start anew") from None
+        raise TrainingError(
+            f"{path}: is no readable checkpoint ({type(error).__name__}); delete it to start anew"
+        ) from None
     if about["spec"] != digest:
         raise TrainingError(
             f"{path}: was written with another config; choose another --output folder, or delete this one to start anew"

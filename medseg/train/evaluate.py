@@ -38,7 +38,7 @@ def score_cases(model: Model, files: list[CaseFiles], options: RunSpec | None = 
 
 def summarise(scores: list[CaseScore], split: str) -> tuple[ScoreSpec, ...]:
     """Figures per source: AP@.5, AP@.75, mean AP (.50 to .95), F1 and PQ, pooled over objects and as image mean."""
-    out = []
+    out: list[ScoreSpec] = []
     for source in sorted({s.source for s in scores}):
         some = [s for s in scores if s.source == source]
         pooled = {t: sum((s.counts[t] for s in some), Counts(0, 0, 0, 0.0)) for t in THRESHOLDS}
@@ -55,7 +55,8 @@ def summarise(scores: list[CaseScore], split: str) -> tuple[ScoreSpec, ...]:
             "PQ": (strict.pq, sum(s.strict.pq for s in some) / n),
         }
         for figure, (whole, mean) in figures.items():
-            base = {"source": source, "split": split, "figure": figure, "images": n}
-            out.append(ScoreSpec(**base, averaging="pooled", value=round(whole, 4)))
-            out.append(ScoreSpec(**base, averaging="image mean", value=round(mean, 4)))
+            score = ScoreSpec(
+                source=source, split=split, figure=figure, averaging="pooled", value=round(whole, 4), images=n
+            )
+            out += [score, score.model_copy(update={"averaging": "image mean", "value": round(mean, 4)})]
     return tuple(out)

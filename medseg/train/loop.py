@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from medseg.data.cases import find, load_cases
 from medseg.data.sampling import Sampler
 from medseg.errors import TrainingError
-from medseg.nets.backbone import memory_format
+from medseg.nets.backbone import memory_format, place
 from medseg.nets.net import Net, fast_dtype
 from medseg.spec import TrainSpec
 from medseg.train.checkpoint import load_checkpoint, save_checkpoint
@@ -75,7 +75,8 @@ def train(spec: TrainSpec, output: Path, device: torch.device, workers: int = 1)
         raise TrainingError("the split file lists no training cases")
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(spec.seed)
-    net = Net(spec.net, spec.heads).to(device).train()
+    net = Net(spec.net, spec.heads)
+    place(net, spec.net.ndim, device).train()
     decay = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
@@ -85,16 +86,13 @@ def train(spec: TrainSpec, output: Path, device: torch.device, workers: int = 1)
     path, digest, done = output / "checkpoint.safetensors", fingerprint(spec), 0
     if path.exists():
         done = load_checkpoint(path, net, average, optimiser, digest)
-    net.to(memory_format=memory_format(spec.net.ndim))
     loader = _loader(Sampler(spec, cases), done * spec.batch, workers)
     started, started_cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
     with open(output / "log.jsonl", "a", encoding="utf-8") as log:
         for step, batch in enumerate(loader, start=done + 1):
             rate = learning_rate(spec, step)
             loss = _step(net, optimiser, average, batch, spec, rate, step, device)
-            event = Step(
-                step, spec.steps, loss, rate, time.monotonic() - started, time.process_time() - started_cpu
-            )
+            event = Step(step, spec.steps, loss, rate, time.monotonic() - started, time.process_time() - started_cpu)
             log.write(json.dumps(asdict(event)) + "\n")
             over = time.monotonic() - started > spec.stage_minutes * 60
             if step == spec.steps or over or time.monotonic() - saved > spec.checkpoint_minutes * 60:

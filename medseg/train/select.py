@@ -66,6 +66,8 @@ def finish(spec: TrainSpec, weights: dict[str, Tensor], path: Path, device: torc
         if k.startswith(f"heads.{best.index}.")
     }
     final = _model_spec(spec, (head,))
+    tried = {c.spec.kind: round(c.score, 4) for c in choices}
+    final = final.model_copy(update={"training": final.training | {"tune_ap_by_head": tried}})
     save_model(path, final, kept)
     model = Model.load(path, str(device))
     scores = summarise(list(score_cases(model, files)), "tune")

@@ -95,7 +95,9 @@ def test_nrrd_spaces_and_units(tmp_path):
     unit = '\nspace units: "um" "um" "um"'
     path.write_bytes(text.format("space dimension: 3\n" + directions + unit).encode() + bytes(8))
     assert io.load(path).grid.spacing == pytest.approx((4e-3, 3e-3, 2e-3)) and io.load(path).source.notes
-    path.write_bytes(text.format("space dimension: 3\n" + directions + unit.replace("um", "furlong")).encode() + bytes(8))
+    path.write_bytes(
+        text.format("space dimension: 3\n" + directions + unit.replace("um", "furlong")).encode() + bytes(8)
+    )
     with pytest.raises(GeometryError, match="unit"):
         io.load(path)
 

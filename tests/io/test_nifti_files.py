@@ -34,7 +34,7 @@ def volume(*shape, dtype=np.int16):
 
 
 def saved(path, data, affine, sform=1, qform=0, unit="mm"):
-    image = nibabel.Nifti1Image(data, affine)
+    image = nibabel.Nifti1Image(data, affine, dtype=data.dtype)
     image.set_sform(affine, sform)
     image.set_qform(affine, qform)
     image.header.set_xyzt_units(unit)
@@ -66,7 +66,9 @@ def test_oblique_affines(tmp_path, angle, step, place, mirror, codes):
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", ">i2", "uint32", "int64", "float32", ">f4", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", ">i2", "uint32", "int64", "float32", ">f4", "float64"]
+)
 def test_types(tmp_path, dtype, suffix):
     path = saved(tmp_path / f"a{suffix}", volume(3, 4, 5, dtype=dtype), np.eye(4))
     image = io.load(path)
@@ -103,6 +105,14 @@ def test_sform_wins_and_disagreement_is_reported(tmp_path):
         image = io.load(path)
     assert image.grid.matches(Grid.from_nifti((3, 4, 5), affine_of()))
     assert "disagree" in image.source.notes[0]
+
+
+@few
+@given(angles, st.sampled_from([(0, 173, 179), (180, 0, 0), (0, 0, 180), (179.99, 0.1, 0)]), st.booleans())
+def test_rounding_of_the_quaternion_is_no_disagreement(tmp_path, angle, half, take):
+    data = np.zeros((30, 40, 50), np.uint8)
+    path = saved(tmp_path / "a.nii", data, affine_of(half if take else angle), 1, 1)
+    assert not io.load(path).source.notes
 
 
 def test_no_codes(tmp_path):
@@ -223,17 +233,22 @@ def test_what_we_write_nibabel_reads(tmp_path, angle, step, place, mirror):
     io.save_image(Image(volume(1, 5, 4, 3), grid), tmp_path / "a.nii.gz")
     truth = nibabel.load(tmp_path / "a.nii.gz")
     assert np.allclose(truth.affine, affine, atol=1e-4) and truth.header.get_xyzt_units()[0] == "mm"
-    assert int(truth.header["sform_code"]) == int(truth.header["qform_code"]) == 1
-    assert np.allclose(truth.get_qform(), affine, atol=2e-3)
+    assert int(truth.header["sform_code"]) == 1
+    if int(truth.header["qform_code"]):  # left out near half a turn, where single precision is too coarse
+        assert np.allclose(truth.get_qform(), affine, atol=1e-3)
     assert io.load(tmp_path / "a.nii.gz").grid.matches(grid)
-    assert (np.asarray(truth.dataobj).T == volume(5, 4, 3)).all()
+    assert (volume(5, 4, 3) == np.asarray(truth.dataobj).T).all()
 
 
 def test_sheared_micrometre_and_long_grids(tmp_path):
     shear = np.array([[1, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     fine = np.diag([1e-4, 1e-4, 1e-4, 1])
     fine[:3, 3] = 123.456789
-    for name, affine, size in (("shear", shear, (3, 4, 5)), ("fine", fine, (3, 4, 5)), ("long", np.eye(4), (40000, 2, 2))):
+    for name, affine, size in (
+        ("shear", shear, (3, 4, 5)),
+        ("fine", fine, (3, 4, 5)),
+        ("long", np.eye(4), (40000, 2, 2)),
+    ):
         grid = Grid.from_nifti(size, affine)
         io.save_image(Image(volume(1, *size[::-1]), grid), tmp_path / f"{name}.nii.gz")
         image = io.load(tmp_path / f"{name}.nii.gz")
