@@ -1,23 +1,25 @@
 """The command line: one file per command. Results go to standard output, everything else to standard error.
 
-Exit codes: 0 all done, 1 internal fault, 2 usage, 3 some inputs failed, 4 no readable input at all, 130 interrupted.
+Exit codes: 0 all done, 1 internal fault, 2 usage, 3 some inputs failed, 4 no readable input or no writable output at
+all, 130 interrupted (by Ctrl-C, or because whoever read standard output has left).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from typing import Any
 
-import click
 import typer
 
 from medseg.cli import bench, demo, evaluate, info, models, segment, split, train
-from medseg.errors import MedsegError
+from medseg.cli.common import fault, say, why
+from medseg.errors import InputError, MedsegError, OutputError
 
 app = typer.Typer(
     name="medseg",
     help="Individual lesions and cells from medical and microscope images. For research use only.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -31,29 +33,47 @@ app.command("train")(train.train)
 app.command("split")(split.split)
 app.command("bench")(bench.bench)
 
+# The root of what typer raises for wrong usage: older versions take it from click, newer ones carry a copy of click's.
+_UsageError: Any = typer.BadParameter.mro()[1]
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with its exit code; an error is one line, never a traceback."""
+    given = sys.argv[1:] if arguments is None else arguments
     warnings.simplefilter("ignore")
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=given or ["--help"], prog_name="medseg", standalone_mode=False)
     except MedsegError as error:
-        print(f"medseg: error: {error}", file=sys.stderr)
+        say(f"medseg: error: {error}")
+        code = 4 if isinstance(error, (InputError, OutputError)) else 2
+    except _UsageError as error:
+        say(f"medseg: error: {_usage(error)}")
         code = 2
-    except click.exceptions.Abort:
+    except (KeyboardInterrupt, typer.Abort):
         code = 130
-    except click.ClickException as error:
-        error.show()
-        code = 2
-    except KeyboardInterrupt:
-        print("medseg: interrupted; files already written are whole", file=sys.stderr)
-        code = 130
+    except (BrokenPipeError, SystemExit):  # typer makes the second of the first
+        sys.exit(_flushed(130))
+    except Exception as error:  # the last resort: what the system refuses, or a fault of ours
+        refused = error.filename if isinstance(error, OSError) else None
+        say(f"medseg: error: {why(refused, error) if refused else fault(error)}")
+        code = 4 if refused else 1
+    if code == 130:  # also what typer makes of Ctrl-C
+        say("medseg: interrupted; files already written are whole")
+    sys.exit(_flushed(code or (0 if given else 2)))
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the command and where to read on, in one line."""
+    text = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    return f"{text.rstrip('.')}; see: {context.command_path} --help" if context else text
+
+
+def _flushed(code: int) -> int:
+    """Write out what standard output still holds; 130 if nobody is there to read it."""
+    try:
+        sys.stdout.flush()
     except BrokenPipeError:
-        code = 0
-    except Exception as error:  # the last resort: a fault of ours, said in one line
-        print(
-            f"medseg: internal fault ({type(error).__name__}: {error}); please report it with the command you ran",
-            file=sys.stderr,
-        )
-        code = 1
-    sys.exit(code or 0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+        return 130
+    return code

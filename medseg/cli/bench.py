@@ -18,5 +18,6 @@ def bench(
 
     if what not in BENCHES:
         raise typer.BadParameter(f"{what!r} is none of {', '.join(BENCHES)}")
-    table(what, ["what", "seconds", "ratio to the first"], [[r.name, f"{r.seconds:.3f}", f"{r.ratio:.2f}"] for r in BENCHES[what](repeat)])
+    rows = [[r.name, f"{r.seconds:.3f}", f"{r.ratio:.2f}"] for r in BENCHES[what](repeat)]
+    table(what, ["what", "seconds", "ratio to the first"], rows)
     return 0

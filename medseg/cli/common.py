@@ -1,43 +1,97 @@
-"""What several commands share: parsing of numbers, progress on a terminal, the table of instances."""
+"""What several commands share: parsing of numbers, folders for results, errors in one line, progress, tables."""
 
 from __future__ import annotations
 
+import math
+import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from medseg.errors import MedsegError, OutputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def numbers(text: str | None, what: str) -> tuple[float, ...] | None:
-    """Parse ``1.75,0.8,0.8``."""
+def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """Parse positive numbers such as ``1.75,0.8,0.8``."""
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.replace("x", ",").split(","))
+        values = tuple(float(part) for part in text.replace("x", ",").split(","))
     except ValueError:
-        raise typer.BadParameter(f"{what}: {text!r} is no list of numbers such as 1.75,0.8,0.8") from None
+        raise typer.BadParameter(f"{text!r} is no list of numbers such as 1.75,0.8,0.8", param_hint=option) from None
+    if not all(0 < v < math.inf for v in values):
+        raise typer.BadParameter(f"{text!r} holds a number that is not positive and finite", param_hint=option)
+    return values
 
 
-def whole_numbers(text: str | None, what: str) -> tuple[int, ...] | None:
-    """Parse ``64,192,192``."""
-    values = numbers(text, what)
+def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Parse positive whole numbers such as ``64,192,192``."""
+    values = numbers(text, option)
     if values is not None and any(v != int(v) for v in values):
-        raise typer.BadParameter(f"{what}: {text!r} are no whole numbers")
+        raise typer.BadParameter(f"{text!r} is no list of whole numbers such as 64,192,192", param_hint=option)
     return None if values is None else tuple(int(v) for v in values)
+
+
+def make_folder(output: Path) -> None:
+    """Make the folder for results, or say before any work is done that nothing can be written there.
+
+    Raises
+    ------
+    OutputError
+        It is a file, or there is no permission.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be made a folder ({error.strerror}); choose another --output") from None
+    if not os.access(output, os.W_OK | os.X_OK):
+        raise OutputError(f"{output}: nothing may be written into it; choose another --output")
+
+
+def why(where: str | Path, error: Exception) -> str:
+    """Why an input failed, in one line that names it."""
+    if isinstance(error, MedsegError):
+        text = str(error)
+    elif isinstance(error, MemoryError):
+        text = "does not fit into memory; crop it or use a larger machine"
+    elif isinstance(error, OSError):
+        text = f"cannot be read ({error.strerror or type(error).__name__}); check the path and its permissions"
+    else:
+        text = fault(error)
+    path = Path(where)
+    for name in (str(path), path.name):
+        if name and text.startswith((f"{name} ", f"{name}:")):
+            return f"{path}{text.removeprefix(name)}"
+    return f"{path}: {text}"
+
+
+def fault(error: Exception) -> str:
+    """One line about a fault of ours: its kind and place. A library's own message could quote a patient's header."""
+    if os.environ.get("MEDSEG_TRACEBACK"):
+        traceback.print_exception(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
+    return (
+        f"internal fault ({type(error).__name__} at {place}); please report it with the command you ran "
+        "(MEDSEG_TRACEBACK=1 in the environment shows more)"
+    )
 
 
 def say(line: str) -> None:
     """One line on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    print(" ".join(line.splitlines()), file=sys.stderr, flush=True)
 
 
 def is_terminal() -> bool:
-    """Is somebody watching?"""
+    """Whether somebody is watching."""
     return sys.stderr.isatty()
 
 
@@ -52,10 +106,11 @@ def progress() -> Iterator[Progress]:
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
         disable=not is_terminal(),
         transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # or rich would send results that go into a file to the terminal
     ) as bar:
         yield bar
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medseg.cli.common import say, table
+from medseg.cli.common import make_folder, say, table
 
 
 def demo(
@@ -24,7 +24,7 @@ def demo(
     from medseg.spec import RunSpec, parse
 
     options = parse(RunSpec, {"device": device}, "options")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     models: dict[str, Model] = {}
     rows = []
     for path in sorted(p for p in presets.samples().glob("*.tif") if "_truth" not in p.name):

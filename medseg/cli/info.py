@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medseg.errors import MissingError
+
 if TYPE_CHECKING:
     from medseg.spec import ModelSpec
 
 
 def info(
-    target: Annotated[str, typer.Argument(metavar="MODEL|IMAGE", help="Model name, model file, image file or DICOM folder.")],
+    target: Annotated[
+        str, typer.Argument(metavar="MODEL|IMAGE", help="Model name, model file, image file or DICOM folder.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Describe a model (its card) or an image (shape, spacing, channels)."""
@@ -25,12 +29,17 @@ def info(
         spec = read_header(find(target))
         print(spec.model_dump_json(indent=1) if as_json else card(spec), end="" if not as_json else "\n")
         return 0
-    about = describe(Path(target))
+    path = Path(target)
+    if not path.exists():
+        raise MissingError(
+            f"{target}: is neither a file or folder nor a shipped model ({', '.join(presets.weights())}); check it"
+        )
+    about = describe(path)
     if as_json:
         print(json.dumps(about))
     else:
         for key, value in about.items():
-            print(f"{key:12} {value}")
+            print(f"{key:12} {value}".rstrip())
     return 0
 
 
@@ -56,6 +65,9 @@ def card(spec: ModelSpec) -> str:
     """The model card, in Markdown, made from the header alone."""
     t = spec.training
     tried = ", ".join(f"{k} {v:.3f}" for k, v in t.get("tune_ap_by_head", {}).items())
+    images = t.get("images", {}).get("train", "?")
+    data = f"{', '.join(t.get('sources', ()))} ({images} images; split file {t.get('split')})"
+    run = f"{t.get('config')}, {t.get('steps')} steps of {t.get('batch')}, seed {t.get('seed')}"
     lines = [
         f"# {spec.name}: {spec.title}",
         "",
@@ -64,10 +76,10 @@ def card(spec: ModelSpec) -> str:
         f"- Images: {', '.join(spec.modality)}, {spec.net.ndim}-D, channels {', '.join(spec.preprocess.channels)}",
         f"- Finds: {spec.target}, head `{spec.heads[0].kind}`",
         f"- Licence: {spec.licence}",
-        f"- Trained on: {', '.join(t.get('sources', ()))} ({t.get('images', {}).get('train', '?')} images; split file {t.get('split')})",
-        f"- Training: {t.get('config')}, {t.get('steps')} steps of {t.get('batch')}, seed {t.get('seed')}, revision {spec.revision}",
+        f"- Trained on: {data}",
+        f"- Training: {run}, revision {spec.revision}",
         "- Head, thresholds and calibration were chosen on the tune split; val was scored once, after.",
-        f"- Mean AP (IoU .5 to .8) on tune by head: {tried}",
+        *([f"- Mean AP (IoU .5 to .8) on tune by head: {tried}"] if tried else []),
         "",
         "| data set | split | images | figure | pooled | image mean |",
         "|---|---|---|---|---|---|",

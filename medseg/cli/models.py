@@ -19,7 +19,9 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Whole model hea
     if as_json:
         print(json.dumps({n: h.model_dump(mode="json") for n, h in headers.items()}))
         return 0
-    rows = [[n, f"{h.net.ndim}-D", ", ".join(h.modality), h.target, h.heads[0].kind, h.title] for n, h in headers.items()]
+    rows = [
+        [n, f"{h.net.ndim}-D", ", ".join(h.modality), h.target, h.heads[0].kind, h.title] for n, h in headers.items()
+    ]
     table("", ["name", "", "images", "finds", "head", "what"], rows)
     print("\nmedseg info NAME shows a model's card: data, licence, scores, limits.")
     return 0

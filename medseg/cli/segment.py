@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medseg.cli.common import numbers, progress, say, whole_numbers
-from medseg.errors import MedsegError, MedsegWarning, OutputError
+from medseg.cli.common import make_folder, numbers, progress, say, whole_numbers, why
+from medseg.errors import MedsegError, MedsegWarning, OutputError, SpecError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -20,18 +22,29 @@ if TYPE_CHECKING:
     from medseg.image import Image
     from medseg.instances import Instances
     from medseg.model import Model
+    from medseg.pipeline import Finished
     from medseg.spec import RunSpec
 
 
 def segment(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders of images, globs, DICOM folders.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Files, folders of images, globs, DICOM folders.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Shipped name or model file; see: medseg models.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Shipped name or model file; see: medseg models.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    spacing: Annotated[str | None, typer.Option(help="Voxel size in array order, e.g. 1.75,0.8,0.8 (z,y,x).")] = None,
+    spacing: Annotated[
+        str | None, typer.Option(help="Voxel size in array order, e.g. 1.75,0.8,0.8 (z,y,x), or one number for all.")
+    ] = None,
     unit: Annotated[str, typer.Option(help="Unit of --spacing: mm or um.")] = "mm",
-    channels: Annotated[str | None, typer.Option(help="Channels to use, by name or number, e.g. 0 or red,green,blue.")] = None,
-    channel_axis: Annotated[int | None, typer.Option(help="Axis that counts channels, where the file does not say.")] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="Channels to use, by name or number, e.g. 0 or red,green,blue.")
+    ] = None,
+    channel_axis: Annotated[
+        int | None, typer.Option(help="Axis that counts channels, where the file does not say.")
+    ] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out instances with a lower score.")] = 0.0,
     tile: Annotated[str | None, typer.Option(help="Largest network window in voxels, e.g. 512,512.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run although the model says it does not fit.")] = False,
@@ -39,92 +52,111 @@ def segment(
 ) -> int:
     """Find the individual instances in images.
 
-    Writes STEM_labels (.nii.gz for volumes in NIfTI, NRRD, MHA or DICOM, .tif for microscope images), STEM_instances.csv and
-    STEM_overlay.png into the output folder. An image without instances is a normal result. For research use only.
+    Writes STEM_labels (.nii.gz for volumes in NIfTI, NRRD, MHA or DICOM, .tif for microscope images),
+    STEM_instances.csv and STEM_overlay.png into the output folder. An image without instances is a normal result. For
+    research use only.
     """
     from medseg.spec import RunSpec, parse
 
     if unit not in ("mm", "um"):
-        raise typer.BadParameter(f"--unit: {unit!r} is neither mm nor um")
+        raise typer.BadParameter(f"{unit!r} is neither mm nor um", param_hint="--unit")
     size = numbers(spacing, "--spacing")
     options = parse(
         RunSpec,
         {"device": device, "tile": whole_numbers(tile, "--tile"), "min_score": min_score, "force": force},
         "options",
     )
-    load = {"spacing": size, "unit": unit, "channel_axis": channel_axis}
-    chosen = [int(c) if c.strip().isdigit() else c.strip() for c in channels.split(",")] if channels else None
-    if model is not None:
-        from medseg.model import find
-
-        find(model)  # an unknown model is a usage error, before anything is read
-    _make_folder(output)
-    paths, failed = _expand(inputs, as_json)
-    names, loaded, done = _Names(paths), _Models(model, options), 0
+    load = {"spacing": size[0] if size and len(size) == 1 else size, "unit": unit, "channel_axis": channel_axis}
+    chosen = [int(c) if c.strip().isdecimal() else c.strip() for c in channels.split(",")] if channels else None
+    loaded = _Models(model, options)
+    for one in inputs:
+        if os.path.isdir(one) and os.path.isdir(output) and os.path.samefile(one, output):
+            raise SpecError(f"--output {output} is also an input; choose another folder, or results become inputs")
+    make_folder(output)
+    tell = _Tell(as_json)
+    paths = _expand(inputs, tell)
+    if paths:
+        loaded.check()
     with progress() as bar:
-        task = bar.add_task("images", total=len(paths), note="")
-        for path in paths:
-            bar.update(task, note=path.name)
-            try:
-                case = _one(path, output, names, load, chosen, loaded, options, bar)
-            except OutputError:
-                raise
-            except MedsegError as error:
-                failed += 1
-                _report({"case": path.name, "error": str(error)}, as_json)
-            else:
-                done += 1
-                _report(case, as_json)
-            bar.advance(task)
-    if failed and not done:
-        return 4
-    return 3 if failed else 0
+        _each(paths, _Job(output, _Names(paths), load, chosen, loaded, options, bar), tell)
+    return tell.code
 
 
-def _one(
-    path: Path,
-    output: Path,
-    names: _Names,
-    load: dict[str, Any],
-    channels: list[str | int] | None,
-    models: _Models,
-    options: RunSpec,
-    bar: Progress,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Job:
+    """What all cases of a call share."""
+
+    output: Path
+    names: _Names
+    load: dict[str, Any]
+    channels: list[str | int] | None
+    models: _Models
+    options: RunSpec
+    bar: Progress
+
+
+def _each(paths: list[Path], job: _Job, tell: _Tell) -> None:
+    """Segment one input after the other; only a result that cannot be written ends the run."""
+    task = job.bar.add_task("images", total=len(paths), note="")
+    for path in paths:
+        job.bar.update(task, note=path.name)
+        try:
+            tell.done(_one(path, job))
+        except BrokenPipeError:
+            raise
+        except OutputError as error:
+            tell.failed(
+                path, OutputError(f"{error}; {tell.count} of {len(paths)} inputs were done, their files are whole")
+            )
+            return
+        except Exception as error:  # also a fault of ours in one image must not cost the others
+            tell.failed(path, error)
+        job.bar.advance(task)
+
+
+def _one(path: Path, job: _Job) -> dict[str, Any]:
     """Segment one input and write its files; returns what `--json` prints."""
     from medseg import io
-    from medseg.pipeline import Finished, Started, run
-    from medseg.pipeline import Progress as Windows
 
     started = time.monotonic()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MedsegWarning)
-        image = io.load(path, **load)
-        if channels is not None:
-            image = image.select(channels)
-        model = models.for_image(image)
-        task = bar.add_task("  windows", total=1, note="")
-        try:
-            for event in run(image, model, options):
-                if isinstance(event, Started):
-                    bar.update(task, total=event.windows)
-                elif isinstance(event, Windows):
-                    bar.update(task, completed=event.done)
-                elif isinstance(event, Finished):
-                    instances, notes = event.instances, event.notes
-        finally:
-            bar.remove_task(task)
+        image = io.load(path, **job.load)
+        if job.channels is not None:
+            image = image.select(job.channels)
+        model = job.models.for_image(image)
+        last = _run(image, model, job)
+        name = job.names.of(path, image)
+        files = write(last.instances, image, job.output, name)
     said = [str(w.message) for w in caught if issubclass(w.category, MedsegWarning)]
-    files = write(instances, image, output, names.of(path, image))
     return {
-        "case": names.of(path, image),
+        "case": name,
+        "input": str(path),
         "model": model.spec.name,
         "files": [str(f) for f in files],
-        "count": len(instances),
+        "count": len(last.instances),
         "unit": image.length_unit,
         "seconds": round(time.monotonic() - started, 3),
-        "warnings": list(dict.fromkeys([*said, *(image.source.notes if image.source else ()), *notes])),
+        "warnings": list(dict.fromkeys([*said, *(image.source.notes if image.source else ()), *last.notes])),
     }
+
+
+def _run(image: Image, model: Model, job: _Job) -> Finished:
+    """Drain the pipeline into the progress bar."""
+    from medseg.pipeline import Finished, Progress, Started, run
+
+    task = job.bar.add_task("  windows", total=1, note="")
+    try:
+        for event in run(image, model, job.options):
+            if isinstance(event, Started):
+                job.bar.update(task, total=event.windows)
+            elif isinstance(event, Progress):
+                job.bar.update(task, completed=event.done)
+            elif isinstance(event, Finished):
+                return event
+        raise RuntimeError("a run ends with Finished")
+    finally:
+        job.bar.remove_task(task)
 
 
 def write(instances: Instances, image: Image, output: Path, stem: str) -> list[Path]:
@@ -147,12 +179,27 @@ class _Models:
     def __init__(self, name: str | None, options: RunSpec) -> None:
         self._name, self._device = name, options.device
         self._loaded: dict[str, Model] = {}
+        if name is not None:
+            from medseg.model import find, read_header
+
+            read_header(find(name))  # an unknown or damaged model is told without torch
+
+    def check(self) -> None:
+        """Raise ModelError or DeviceError for what no image could be run with."""
+        from medseg.model import choose_device
+
+        choose_device(self._device)
+        if self._name is not None:
+            self._load(self._name)
 
     def for_image(self, image: Image) -> Model:
-        from medseg.model import Model
         from medseg.pipeline import default_model
 
-        name = self._name or default_model(image)
+        return self._load(self._name or default_model(image))
+
+    def _load(self, name: str) -> Model:
+        from medseg.model import Model
+
         if name not in self._loaded:
             self._loaded[name] = Model.load(name, self._device)
         return self._loaded[name]
@@ -162,9 +209,13 @@ class _Names:
     """Result names: the file's stem, made unique by a hash of content; a DICOM series is named by modality and hash."""
 
     def __init__(self, paths: list[Path]) -> None:
+        self._count = Counter(self._stem(p) for p in paths)
+
+    @staticmethod
+    def _stem(path: Path) -> str:
         from medseg import io
 
-        self._count = Counter(io.stem(p) for p in paths)
+        return io.stem(path).casefold()  # some file systems know no case
 
     def of(self, path: Path, image: Image) -> str:
         from medseg import io
@@ -172,40 +223,51 @@ class _Names:
         key = image.source.key if image.source else ""
         if image.source and image.source.format == "dicom":
             return f"{image.modality}_{key}"
-        stem = io.stem(path)
-        return f"{stem}_{key}" if self._count[stem] > 1 else stem
+        return f"{io.stem(path)}_{key}" if self._count[self._stem(path)] > 1 else io.stem(path)
 
 
-def _expand(inputs: list[str], as_json: bool) -> tuple[list[Path], int]:
-    """All inputs as paths, without repeats, and how many arguments named nothing readable."""
+class _Tell:
+    """Says how each input went, results on standard output and errors on standard error, and keeps the exit code."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._json, self.count, self._failed, self._faults = as_json, 0, 0, 0
+
+    @property
+    def code(self) -> int:
+        """Exit code of the run so far."""
+        if self._faults:
+            return 1
+        return (3 if self.count else 4) if self._failed else 0
+
+    def done(self, case: dict[str, Any]) -> None:
+        """One input is done."""
+        self.count += 1
+        if self._json:
+            print(json.dumps(case), flush=True)
+        else:
+            files = ", ".join(Path(f).name for f in case["files"])
+            print(f"{case['case']}: {case['count']} instances in {case['seconds']:.1f} s -> {files}", flush=True)
+        for warning in case["warnings"]:
+            say(f"medseg: {case['case']}: {warning}")
+
+    def failed(self, where: str | Path, error: Exception) -> None:
+        """One input failed."""
+        self._failed += 1
+        self._faults += not isinstance(error, (MedsegError, OSError, MemoryError))
+        text = str(error) if isinstance(error, OutputError) else why(where, error)
+        if self._json:
+            print(json.dumps({"case": str(where), "error": text}), flush=True)
+        say(f"medseg: error: {text}")
+
+
+def _expand(inputs: list[str], tell: _Tell) -> list[Path]:
+    """All inputs as paths, without repeats; what names nothing readable is told."""
     from medseg import io
 
-    paths, failed = [], 0
+    paths: list[Path] = []
     for one in inputs:
         try:
             paths += io.inputs([one])
-        except MedsegError as error:
-            failed += 1
-            _report({"case": one, "error": str(error)}, as_json)
-    return list(dict.fromkeys(paths)), failed
-
-
-def _make_folder(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be made a folder ({error.strerror}); choose another --output") from None
-
-
-def _report(case: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(case), flush=True)
-    if "error" in case:
-        say(f"medseg: error: {case['error']}")
-        return
-    if not as_json:
-        print(f"{case['case']}: {case['count']} instances in {case['seconds']:.1f} s -> {Path(case['files'][0]).name}", flush=True)
-    for warning in case["warnings"]:
-        say(f"medseg: {case['case']}: {warning}")
-
-
+        except (MedsegError, OSError) as error:
+            tell.failed(one, error)
+    return list(dict.fromkeys(paths))

@@ -12,7 +12,9 @@ from medseg.cli.common import table
 
 
 def split(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Which folders, how grouped; see configs/splits.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE.yaml", help="Which folders, how grouped; see configs/splits.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Split file to write (.json).")],
 ) -> int:
     """Deal images to train, tune and val by group, the same way on every machine."""
@@ -23,5 +25,6 @@ def split(
     parts = make_split(load_yaml(SplitSpec, recipe))
     text = json.dumps({"recipe": recipe.name, "splits": parts}, indent=1) + "\n"
     write_whole(output, text.encode())
-    table("", ["data set", "train", "tune", "val"], [[s, *[len(p[k]) for k in ("train", "tune", "val")]] for s, p in parts.items()])
+    columns = ["train", "tune", "val"]
+    table("", ["data set", *columns], [[name, *[len(part[k]) for k in columns]] for name, part in parts.items()])
     return 0

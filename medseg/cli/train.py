@@ -19,7 +19,8 @@ def train(
 ) -> int:
     """Train a model, choose thresholds on tune, score val once, write NAME.safetensors.
 
-    A checkpoint is kept every few minutes; the same command goes on from it, and the result does not depend on where it stopped.
+    A checkpoint is kept every few minutes; the same command goes on from it, and the result does not depend on where
+    it stopped.
     """
     from medseg import presets
     from medseg.model import choose_device

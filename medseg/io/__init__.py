@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medseg.errors import InputError
-from medseg.io.common import SUFFIXES, is_image, respace, stem
 from medseg.io.find import format_of, inputs
+from medseg.io.names import SUFFIXES, is_image, stem
 
 if TYPE_CHECKING:
     from medseg.image import Image
@@ -65,6 +65,8 @@ def load(
     >>> load("ct/").grid.describe()  # doctest: +SKIP
     '267 x 512 x 512 voxels, 3.27 x 0.977 x 0.977 mm'
     """
+    from medseg.io.common import respace
+
     path = Path(path)
     reader = import_module(f"medseg.io.{format_of(path)}")
     image: Image = reader.read(path, channel_axis)
@@ -99,6 +101,8 @@ def load_labels(
     name = format_of(path)
     if name == "dicom":
         raise InputError(f"{path.name} is DICOM, which is read as an image only; give labels as NIfTI or TIFF.")
+    from medseg.io.common import respace
+
     image = respace(import_module(f"medseg.io.{name}").read(path, None, labels=True), spacing, unit)
     if len(image.channels) > 1:
         raise InputError(f"{path.name} has {len(image.channels)} channels; labels have one, a number per instance.")

@@ -1,4 +1,4 @@
-"""What all formats share: suffixes and stems, typed errors for damaged files, the spacing a caller gives."""
+"""What all readers share: units, typed errors for damaged files, the spacing a caller gives."""
 
 from __future__ import annotations
 
@@ -15,15 +15,6 @@ from medseg.errors import FormatError, InputError, MedsegError, MedsegWarning, M
 from medseg.grid import Grid
 from medseg.image import Image
 
-DOUBLE = (".nii.gz", ".ome.tiff", ".ome.tif")
-FORMATS: dict[str, tuple[str, ...]] = {
-    "nifti": (".nii", ".nii.gz"),
-    "itk": (".nrrd", ".nhdr", ".mha", ".mhd"),
-    "tiff": (".tif", ".tiff", ".ome.tif", ".ome.tiff"),
-    "png": (".png", ".jpg", ".jpeg"),
-    "dicom": (".dcm", ".dicom", ".ima"),
-}
-SUFFIXES: tuple[str, ...] = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 OFF = 0.01  # share by which a spacing given by the caller may differ from the file's without a word
 
 _MM = {"pm": 1e-9, "å": 1e-7, "nm": 1e-6, "um": 1e-3, "mm": 1.0, "cm": 10.0, "dm": 100.0, "m": 1e3, "in": 25.4}
@@ -32,31 +23,6 @@ _ALSO = {
     "millimeter": "mm", "millimetre": "mm", "centimeter": "cm", "meter": "m", "inch": "in", "inches": "in",
     "angstrom": "å", "\\u00b5m": "um",
 }  # fmt: skip
-
-
-def suffix(path: Path) -> str:
-    """Return the suffix in lower case, both parts where two belong together (".nii.gz", ".ome.tif")."""
-    name = path.name.lower()
-    return next((double for double in DOUBLE if name.endswith(double)), path.suffix.lower())
-
-
-def stem(path: str | Path) -> str:
-    """Return the file name without its suffix; ".nii.gz" and ".ome.tif" go as a whole, an unknown suffix stays.
-
-    Examples
-    --------
-    >>> stem("scan.nii.gz"), stem("a.b.ome.tif"), stem("series.1")
-    ('scan', 'a.b', 'series.1')
-    """
-    path = Path(path)
-    ending = suffix(path)
-    return path.name[: -len(ending)] if ending in SUFFIXES and len(ending) < len(path.name) else path.name
-
-
-def is_image(path: str | Path) -> bool:
-    """Whether the name ends like a file medseg reads; the file is not opened and hidden files are none."""
-    path = Path(path)
-    return suffix(path) in SUFFIXES and not path.name.startswith(".")
 
 
 def millimetres(unit: str) -> float | None:

@@ -17,7 +17,8 @@ from pydicom.uid import UID
 
 from medseg.errors import FormatError, InputError, MedsegWarning, MissingError
 from medseg.image import Image, LazyArray, Source
-from medseg.io.common import FORMATS, reading
+from medseg.io.common import reading
+from medseg.io.names import FORMATS
 from medseg.io.pixels import THREADS, Stored, check_size, header_number, quiet, reader, result
 from medseg.io.stack import Slice, arrange
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medseg.errors import FormatError, InputError, MissingError
-from medseg.io.common import FORMATS, SUFFIXES, is_image, suffix
+from medseg.io.names import FORMATS, SUFFIXES, is_image, suffix
 
 _MAGIC = (
     (b"II*\0", "tiff"), (b"MM\0*", "tiff"), (b"II+\0", "tiff"), (b"MM\0+", "tiff"), (b"\x89PNG\r\n\x1a\n", "png"),

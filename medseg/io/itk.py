@@ -11,16 +11,19 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import SimpleITK
-from isal import igzip
+from isal import igzip, isal_zlib
 
 from medseg.errors import FormatError, GeometryError, InputError, OutputError
 from medseg.grid import Grid
 from medseg.image import Image, LazyArray, Source
-from medseg.io.common import millimetres, reading, suffix
+from medseg.io.common import millimetres, reading
+from medseg.io.names import suffix
 
 AnyArray = npt.NDArray[Any]
 Header = dict[str, str]
+Packed = tuple[Path, int, int]  # file, first byte of a zlib or gzip stream, bytes of voxels
 
+_CHUNK = 1 << 20
 _LIMIT = 1 << 16  # bytes a header may have; real ones have a few hundred
 _PATIENT = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las")
 _TYPES = {
@@ -67,7 +70,7 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
         dtype = _dtype(information, path)
         size = tuple(int(length) for length in information.GetSize())
         nbytes = int(np.prod(size, dtype=object)) * components * dtype.itemsize
-        packed = (_whole_nrrd if nrrd else _whole_meta)(path, header, start, nbytes)
+        packed = _whole(path, header, start, nbytes, nrrd)
         grid, notes = _grid(information, header, nrrd)
     array = LazyArray((components, *size[::-1]), dtype, _reader(path, nrrd, components, packed))
     channels = ("gray",) if components == 1 else tuple(f"c{i}" for i in range(components))
@@ -117,46 +120,36 @@ def _dtype(information: Any, path: Path) -> np.dtype[Any]:
     raise InputError(f"{path.name} holds voxels of type {name}; convert them to plain numbers.")
 
 
-def _whole_nrrd(path: Path, header: Header, start: int, nbytes: int) -> tuple[Path, int] | None:
-    """Raise FormatError if voxels are not there whole; return file and start of a gzip stream still to be checked."""
-    name = header.get("data file") or header.get("datafile")
-    if name is not None and (name.upper().startswith("LIST") or "%" in name):
-        return None  # one file for each slice: ITK misses none silently
-    data, first = (path, start) if name is None else (path.parent / name, 0)
-    encoding = header.get("encoding", "").lower()
-    _holds(path, data, first + (nbytes if encoding == "raw" else 1))
-    return (data, first) if encoding in ("gzip", "gz") else None
-
-
-def _check_gzip(path: Path, start: int) -> None:
-    """Read a gzip stream to its sum; ITK takes one that breaks off for whole."""
-    with path.open("rb") as stream:
-        stream.seek(start)
-        with igzip.open(stream, "rb") as packed:  # type: ignore[no-untyped-call]
-            while packed.read(1 << 20):
-                pass
-
-
-def _whole_meta(path: Path, header: Header, start: int, nbytes: int) -> tuple[Path, int] | None:
-    """Raise FormatError if the voxels would reach beyond the end of the file."""
-    if header.get("compresseddata", "").lower() == "true":
-        packed = header.get("compresseddatasize", "")
-        nbytes = int(packed) if packed.isdigit() else 0
-    elif header.get("binarydata", "True").lower() != "true":
-        return None
-    name = header["elementdatafile"]
-    if name.upper() == "LOCAL":
-        _holds(path, path, start + nbytes)
-    elif not name.upper().startswith("LIST") and "%" not in name:
-        _holds(path, path.parent / name, nbytes)
-    return None
-
-
-def _holds(path: Path, data: Path, nbytes: int) -> None:
+def _whole(path: Path, header: Header, start: int, nbytes: int, nrrd: bool) -> Packed | None:
+    """Raise FormatError if raw voxels are not there whole; return where packed ones are, to be checked when read."""
+    if nrrd:
+        name = header.get("data file") or header.get("datafile") or "LOCAL"
+        encoding = header.get("encoding", "").lower()
+        raw, packed = encoding == "raw", encoding in ("gzip", "gz")
+    else:
+        name = header["elementdatafile"]
+        packed = header.get("compresseddata", "").lower() == "true"
+        raw = not packed and header.get("binarydata", "").lower() == "true"
+    if name.upper().startswith("LIST") or "%" in name or "line skip" in header or "byte skip" in header:
+        return None  # several files, or a start that only ITK works out
+    data, first = (path, start) if name.upper() == "LOCAL" else (path.parent / name, 0)
     if not data.is_file():
         raise FormatError(f"{path.name} names a data file that is not there; keep the two together.")
-    if data.stat().st_size < nbytes:
+    if data.stat().st_size < first + (nbytes if raw else 1):
         raise FormatError(f"{path.name} is truncated: its data have fewer bytes than it states; get it again.")
+    return (data, first, nbytes) if packed else None
+
+
+def _check_packed(path: Path, start: int, nbytes: int) -> None:
+    """Decompress to nowhere: of a stream that breaks off, ITK takes the rest for 0 or complains on stderr."""
+    stream = isal_zlib.decompressobj(wbits=47)  # zlib or gzip, by the header
+    size, block = 0, b""
+    with path.open("rb") as file:
+        file.seek(start)
+        while not stream.eof and (block := stream.unconsumed_tail or file.read(_CHUNK)):
+            size += len(stream.decompress(block, _CHUNK))
+    if not stream.eof or size < nbytes:
+        raise FormatError(f"{path.name} is truncated or damaged: its voxels end early; get it again.")
 
 
 def _grid(information: Any, header: Header, nrrd: bool) -> tuple[Grid, tuple[str, ...]]:
@@ -188,13 +181,13 @@ def _unit(header: Header, nrrd: bool) -> tuple[float, tuple[str, ...]]:
     return factor, (f"lengths of the file were multiplied by {factor:g} to give mm",)
 
 
-def _reader(path: Path, nrrd: bool, components: int, packed: tuple[Path, int] | None) -> Callable[[], AnyArray]:
-    """Return the function that reads the voxels (C, *spatial); `packed` is the gzip stream that ITK would not check."""
+def _reader(path: Path, nrrd: bool, components: int, packed: Packed | None) -> Callable[[], AnyArray]:
+    """Return the function that reads the voxels (C, *spatial); `packed` is a stream ITK would not check."""
 
     def load() -> AnyArray:
         with reading(path, "NRRD" if nrrd else "MetaImage"):
             if packed is not None:
-                _check_gzip(*packed)
+                _check_packed(*packed)
             reader = _information(path, nrrd)
             values = sitk.GetArrayFromImage(reader.Execute())
             return np.moveaxis(values, -1, 0) if components > 1 else values[np.newaxis]

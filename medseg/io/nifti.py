@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -14,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from isal import igzip
 
-from medseg.errors import FormatError, GeometryError, InputError, MedsegWarning
+from medseg.errors import FormatError, InputError
 from medseg.grid import SKEW, Grid
 from medseg.image import Image, LazyArray, Source
 from medseg.io.common import reading
+from medseg.io.forms import grid_of
 
 AnyArray = npt.NDArray[Any]
 Matrix = npt.NDArray[np.float64]
@@ -25,7 +25,6 @@ Matrix = npt.NDArray[np.float64]
 SLACK = 1 << 20  # bytes allowed after the voxels; more means that header and data do not belong together
 DEFLATE = 1040  # deflate cannot pack tighter than this, so a file that claims to is not whole
 _HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
-_UNITS = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}  # xyzt_units & 7: unknown, metre, millimetre, micrometre
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
         header = _header(path)
         sizes, channels = _sizes(header, path, channel_axis)
         layout = _layout(header, path, (channels or 1, *sizes[::-1]))
-        grid, notes = _grid(header, sizes, path)
+        grid, notes = grid_of(header, sizes, path)
         array = _voxels(path, layout)
     shape = (layout.shape[0], *grid.shape)  # a 2-D image oblique in space became a stack of one slice
     if array.shape != shape:
@@ -159,79 +158,6 @@ def _layout(header: Any, path: Path, shape: tuple[int, ...]) -> _Layout:
     if layout.offset + layout.nbytes > (size * DEFLATE if _gzipped(path) else size):
         raise FormatError(f"{path.name} is truncated: {size} bytes cannot hold the voxels it states; get it again.")
     return layout
-
-
-def _grid(header: Any, sizes: tuple[int, ...], path: Path) -> tuple[Grid, list[str]]:
-    """Choose among sform, qform and pixdim, and say what was chosen."""
-    n, unit = len(sizes), int(header["xyzt_units"]) & 7
-    if unit not in _UNITS:
-        raise GeometryError(f"{path.name}: xyzt_units {unit} is not a length; correct the header.")
-    notes = [] if unit else ["the file states no unit of length; mm is assumed"]
-    scale = np.diag([_UNITS[unit]] * 3 + [1.0])
-    steps = header["pixdim"][1 : n + 1].astype(np.float64)
-    sform, qform = (int(header[code]) for code in ("sform_code", "qform_code"))
-    if sform <= 0 and not (np.isfinite(steps).all() and (steps > 0).all()):
-        raise GeometryError(f"{path.name}: pixdim {steps.tolist()} is no spacing; correct the header.")
-    if sform > 0:
-        grid = _placed(sizes, scale @ header.get_sform().astype(np.float64))
-        if qform > 0:
-            notes += _compared(header, sizes, scale, grid, path)
-        return grid, notes
-    if qform > 0:
-        return _placed(sizes, scale @ _qform(header, path)), notes
-    if not unit and (steps == 1).all():
-        return Grid.from_spacing(sizes[::-1], None), ["the file states no orientation, unit or spacing"]
-    grid = _placed(sizes, scale @ header.get_base_affine().astype(np.float64))
-    notes.append("the file states no orientation; spacing from pixdim, x taken to point left and the centre as origin")
-    return replace(grid, space="stage"), notes
-
-
-def _placed(sizes: tuple[int, ...], affine: Matrix) -> Grid:
-    if len(sizes) == 2 and np.abs(affine[2, :2]).max() > 1e-6 * np.abs(affine[:2, :2]).max():
-        if not affine[:3, 2].any():
-            affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1]) / np.linalg.norm(affine[:3, 0])
-        return Grid.from_nifti((*sizes, 1), affine)
-    return Grid.from_nifti(sizes, affine)
-
-
-def _qform(header: Any, path: Path) -> Matrix:
-    fixed = header.copy()
-    if len(header.get_data_shape()) < 3 and not fixed["pixdim"][3] > 0:
-        fixed["pixdim"][3] = 1  # a 2-D file has no third step
-    try:
-        matrix: Matrix = fixed.get_qform().astype(np.float64)
-    except Exception:
-        raise GeometryError(f"{path.name}: the quaternion of the qform is no rotation; correct the header.") from None
-    return matrix
-
-
-def _compared(header: Any, sizes: tuple[int, ...], scale: Matrix, grid: Grid, path: Path) -> list[str]:
-    """Return a note, after a warning, if sform and qform put voxels at different places."""
-    try:
-        other = _placed(sizes, scale @ _qform(header, path))
-        why = grid.why_not(other)
-        if why and grid.shape == other.shape and _within_rounding(header, grid, other):
-            return []
-    except GeometryError:
-        why = "the qform is not valid"
-    if why is None:
-        return []
-    text = f"sform and qform disagree ({why}); the sform is used"
-    warnings.warn(f"{path.name}: {text}", MedsegWarning, stacklevel=7)
-    return [text]
-
-
-def _within_rounding(header: Any, grid: Grid, other: Grid) -> bool:
-    """Whether two grids differ by no more than rounding the quaternion can explain: most when it turns by half a turn.
-
-    The header holds b, c and d; a = sqrt(1 - b^2 - c^2 - d^2) is the less certain the nearer it is to 0.
-    """
-    parts = np.array([float(header[f"quatern_{name}"]) for name in "bcd"])
-    rounding = float(np.finfo(header["quatern_b"].dtype).eps)
-    angle = 4 * rounding / max(np.sqrt(max(0.0, 1 - float(parts @ parts))), 2 * np.sqrt(rounding))
-    here, there = grid.corners(), other.corners()
-    reach = np.linalg.norm(here - here[0], axis=1).max()
-    return bool(np.linalg.norm(here - there, axis=1).max() <= angle * reach + 1e-3)
 
 
 def _voxels(path: Path, layout: _Layout) -> AnyArray | LazyArray:

@@ -12,7 +12,8 @@ from medseg.image import Image
 from medseg.instances import Instances
 from medseg.ops.files import write_whole
 
-# Small images are enlarged to about this many pixels so that an outline is thinner than a nucleus; large ones shrunk to the second.
+# Small images are enlarged to about this many pixels so that an outline is thinner than a nucleus; large ones are
+# shrunk to the second.
 _SMALLEST, _LARGEST = 900, 4096
 
 
@@ -36,26 +37,37 @@ def draw(image: Image, instances: Instances) -> NDArray[np.uint8]:
     grid, labels = image.grid, instances.labels
     place: tuple[slice, ...] = tuple(slice(0, n) for n in grid.shape)
     if grid.ndim == 3:
-        z = busiest_slice(labels)
+        z = busiest_slice(instances)
         place = (slice(z, z + 1), *place[1:])
         labels = labels[z]
+    rows, columns = _pixels(labels.shape, grid.spacing[-2:])
+    shown = np.ix_(rows, columns)  # a huge image is never whole in memory as floats
     voxels = image.voxels(place)
-    plane = voxels.reshape(voxels.shape[0], *voxels.shape[-2:]).astype(np.float32)
-    rgb = np.moveaxis(plane[:3], 0, -1) if plane.shape[0] >= 3 else np.repeat(plane[0][..., None], 3, axis=-1)
+    plane = voxels.reshape(voxels.shape[0], *voxels.shape[-2:])
+    channels = (0, 1, 2) if len(plane) >= 3 else (0, 0, 0)
+    rgb = np.stack([plane[c][shown] for c in channels], axis=-1).astype(np.float32)
     low, high = np.percentile(rgb, [0.5, 99.8])
     rgb = np.clip((rgb - low) / max(float(high - low), 1e-6), 0, 1)
-    rows, columns = _pixels(labels.shape, grid.spacing[-2:])
-    rgb, labels = rgb[rows][:, columns], labels[rows][:, columns]
+    labels = labels[shown]
     edge = _inner_edge(labels)
     rgb[edge] = _colours(labels[edge])
     out: NDArray[np.uint8] = (rgb * 255).astype(np.uint8)
     return out
 
 
-def busiest_slice(labels: NDArray[np.int32]) -> int:
-    """Index along the first axis of the slice that holds the most instances; the middle one when there are none."""
-    count = [len(np.unique(one)) for one in labels]
-    return int(np.argmax(count)) if max(count) > 1 else len(labels) // 2
+def busiest_slice(instances: Instances) -> int:
+    """Index along the first axis of the slice that most instances reach, and of these the one they fill most.
+
+    The middle one when there are none.
+    """
+    labels, axis = instances.labels, instances.grid.axes[0]
+    start, stop = (instances.table[f"box_{axis}_{end}"].to_numpy(dtype=np.int64) for end in ("start", "stop"))
+    if not len(start):
+        return len(labels) // 2
+    size = len(labels) + 1
+    count = np.cumsum(np.bincount(start, minlength=size) - np.bincount(stop, minlength=size))[:-1]
+    filled = np.count_nonzero(labels, axis=tuple(range(1, labels.ndim)))
+    return int(np.lexsort((filled, count))[-1])
 
 
 def _pixels(shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

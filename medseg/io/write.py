@@ -15,7 +15,7 @@ from medseg.errors import MedsegWarning, OutputError
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.io.common import suffix
+from medseg.io.names import suffix
 from medseg.ops.files import write_whole
 
 AnyArray = npt.NDArray[Any]

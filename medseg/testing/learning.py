@@ -26,7 +26,7 @@ class LearnContract:
 
     spec: ClassVar[HeadBase]
     separates_touching: ClassVar[bool] = True
-    overfit_steps: ClassVar[int] = 100
+    overfit_steps: ClassVar[int] = 80
     overfit_rate: ClassVar[float] = 0.01
 
     def module(self, ndim: int) -> modules.HeadModule:

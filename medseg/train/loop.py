@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from medseg import heads
 from medseg.data.cases import find, load_cases
 from medseg.data.sampling import Sampler
 from medseg.errors import TrainingError
 from medseg.nets.backbone import memory_format, place
 from medseg.nets.net import Net, fast_dtype
+from medseg.ops.files import write_whole
 from medseg.spec import TrainSpec
 from medseg.train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -86,6 +88,7 @@ def train(spec: TrainSpec, output: Path, device: torch.device, workers: int = 1)
     path, digest, done = output / "checkpoint.safetensors", fingerprint(spec), 0
     if path.exists():
         done = load_checkpoint(path, net, average, optimiser, digest)
+    _trim_log(output / "log.jsonl", done)
     loader = _loader(Sampler(spec, cases), done * spec.batch, workers)
     started, started_cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
     with open(output / "log.jsonl", "a", encoding="utf-8") as log:
@@ -107,10 +110,20 @@ def train(spec: TrainSpec, output: Path, device: torch.device, workers: int = 1)
 
 
 def fingerprint(spec: TrainSpec) -> str:
-    """Hash of everything that changes what is learned; stage and checkpoint times do not."""
+    """Hash of everything that changes what is learned: not of words, stage times, or what is chosen after training."""
     words = {"stage_minutes", "checkpoint_minutes", "title", "description", "licence", "limits"}
     data = spec.model_dump(mode="json", exclude=words)
+    for head, chosen in zip(data["heads"], (heads.make(h).tunable for h in spec.heads), strict=True):
+        for name in (*chosen, "calibration", "min_voxels"):
+            head.pop(name, None)
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _trim_log(path: Path, done: int) -> None:
+    """Drop what a killed stage logged after its last checkpoint: those steps are done again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_whole(path, "".join(lines[:done]).encode())  # one line per step
 
 
 def learning_rate(spec: TrainSpec, step: int) -> float:

@@ -37,8 +37,8 @@ def dataset(pixels, position, axes=None, number=1, series="1.2.3", **changes):
     out.SamplesPerPixel, out.PhotometricInterpretation = 1, "MONOCHROME2"
     out.BitsAllocated = out.BitsStored = 8 * pixels.dtype.itemsize
     out.HighBit, out.PixelRepresentation = out.BitsStored - 1, int(pixels.dtype.kind == "i")
-    out.ImageOrientationPatient = [format_number_as_ds(float(value)) for value in axes[:2].ravel()]
-    out.ImagePositionPatient = [format_number_as_ds(float(value)) for value in position]
+    out.ImageOrientationPatient = [format_number_as_ds(round(float(value), 11) + 0.0) for value in axes[:2].ravel()]
+    out.ImagePositionPatient = [format_number_as_ds(round(float(value), 11) + 0.0) for value in position]
     out.PixelSpacing, out.SliceThickness = [0.8, 0.7], 2.5
     out.PixelData = pixels.tobytes()
     for key, value in changes.items():

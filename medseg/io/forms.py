@@ -1,0 +1,115 @@
+"""Where NIfTI voxels lie: the sform before the qform, and pixdim where neither is coded."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medseg.errors import GeometryError, MedsegWarning
+from medseg.grid import Grid
+
+Matrix = npt.NDArray[np.float64]
+
+_UNITS = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}  # xyzt_units & 7: unknown, metre, millimetre, micrometre
+
+
+def grid_of(header: Any, sizes: tuple[int, ...], path: Path) -> tuple[Grid, list[str]]:
+    """Choose among sform, qform and pixdim, and say what was chosen.
+
+    Parameters
+    ----------
+    header : nibabel header
+        Unchecked.
+    sizes : tuple of int
+        (i, j[, k]).
+    path : Path
+        The file, for messages.
+
+    Returns
+    -------
+    grid : Grid
+        Of the transposed array, in mm. A 2-D file oblique in space gives a stack of one slice.
+    notes : list of str
+        What was assumed.
+
+    Raises
+    ------
+    GeometryError
+        The unit is unknown, or the form that counts is not usable.
+    """
+    n, unit = len(sizes), int(header["xyzt_units"]) & 7
+    if unit not in _UNITS:
+        raise GeometryError(f"{path.name}: xyzt_units {unit} is not a length; correct the header.")
+    notes = [] if unit else ["the file states no unit of length; mm is assumed"]
+    scale = np.diag([_UNITS[unit]] * 3 + [1.0])
+    steps = header["pixdim"][1 : n + 1].astype(np.float64)
+    sform, qform = (int(header[code]) for code in ("sform_code", "qform_code"))
+    if sform <= 0 and not (np.isfinite(steps).all() and (steps > 0).all()):
+        raise GeometryError(f"{path.name}: pixdim {steps.tolist()} is no spacing; correct the header.")
+    if sform > 0:
+        grid = _placed(sizes, scale @ header.get_sform().astype(np.float64))
+        if qform > 0:
+            notes += _compared(header, sizes, scale, grid, path)
+        return grid, notes
+    if qform > 0:
+        return _placed(sizes, scale @ _qform(header, path)), notes
+    if not unit and (steps == 1).all():
+        return Grid.from_spacing(sizes[::-1], None), ["the file states no orientation, unit or spacing"]
+    grid = _placed(sizes, scale @ header.get_base_affine().astype(np.float64))
+    notes.append("the file states no orientation; spacing from pixdim, x taken to point left and the centre as origin")
+    return replace(grid, space="stage"), notes
+
+
+def _placed(sizes: tuple[int, ...], affine: Matrix) -> Grid:
+    if len(sizes) == 2 and np.abs(affine[2, :2]).max() > 1e-6 * np.abs(affine[:2, :2]).max():
+        if not affine[:3, 2].any():
+            affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1]) / np.linalg.norm(affine[:3, 0])
+        return Grid.from_nifti((*sizes, 1), affine)
+    return Grid.from_nifti(sizes, affine)
+
+
+def _qform(header: Any, path: Path) -> Matrix:
+    fixed = header.copy()
+    if len(header.get_data_shape()) < 3 and not fixed["pixdim"][3] > 0:
+        fixed["pixdim"][3] = 1  # a 2-D file has no third step
+    try:
+        matrix: Matrix = fixed.get_qform().astype(np.float64)
+    except Exception:
+        raise GeometryError(f"{path.name}: the quaternion of the qform is no rotation; correct the header.") from None
+    return matrix
+
+
+def _compared(header: Any, sizes: tuple[int, ...], scale: Matrix, grid: Grid, path: Path) -> list[str]:
+    """Return a note, after a warning, if sform and qform put voxels at different places."""
+    try:
+        other = _placed(sizes, scale @ _qform(header, path))
+        why = grid.why_not(other)
+        if why and grid.shape == other.shape and _within_rounding(header, grid, other):
+            return []
+    except GeometryError:
+        why = "the qform is not valid"
+    if why is None:
+        return []
+    text = f"sform and qform disagree ({why}); the sform is used"
+    warnings.warn(f"{path.name}: {text}", MedsegWarning, stacklevel=7)
+    return [text]
+
+
+def _within_rounding(header: Any, grid: Grid, other: Grid) -> bool:
+    """Whether two grids differ by no more than rounding the quaternion can explain: most when it turns by half a turn.
+
+    The header holds b, c and d; a = sqrt(1 - b^2 - c^2 - d^2) is the less certain the nearer it is to 0.
+    """
+    parts = np.array([float(header[f"quatern_{name}"]) for name in "bcd"])
+    square = 1 - float(parts @ parts)
+    rounding = 3 * float(np.finfo(header["quatern_b"].dtype).eps)  # of the square
+    # Below about the rounding the square says nothing, and nibabel takes it for 0.
+    angle = rounding / np.sqrt(square) if square > 2 * rounding else 2 * np.sqrt(2 * rounding)
+    here, there = grid.corners(), other.corners()
+    reach = np.linalg.norm(here - here[0], axis=1).max()
+    return bool(np.linalg.norm(here - there, axis=1).max() <= angle * reach + 1e-3)
