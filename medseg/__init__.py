@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medseg.candidates import Candidates as Candidates
     from medseg.errors import MedsegError as MedsegError
     from medseg.grid import Grid as Grid
     from medseg.image import Image as Image
-    from medseg.instances import Candidates as Candidates
     from medseg.instances import Instances as Instances
     from medseg.io import load as load
     from medseg.io import load_labels as load_labels
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Candidates": "instances",
+    "Candidates": "candidates",
     "Grid": "grid",
     "Image": "image",
     "Instances": "instances",

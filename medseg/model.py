@@ -60,10 +60,12 @@ class Model:
         spec = read_header(path)
         where = choose_device(device)
         data = path.read_bytes()
-        net = Net(spec.net, spec.heads)
         try:
+            net = Net(spec.net, spec.heads)
             tensors = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
             missing, unexpected = net.load_state_dict(tensors, strict=False)
+        except SpecError as error:
+            raise ModelError(f"{path.name}: {error}") from None
         except (SafetensorError, RuntimeError, ValueError) as error:
             raise ModelError(
                 f"{path.name}: the weights are damaged or do not fit the header ({type(error).__name__})"

@@ -102,7 +102,7 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
     windows = [_windows(grown, plan, head, options) for _, grown in jobs]
     total = sum(len(w) for w in windows)
     yield Started(total, notes)
-    mosaic, done = stitch.Mosaic(shape), 0
+    mosaic, done = stitch.Mosaic(shape, options.min_score), 0
     for (core, grown), places in zip(jobs, windows, strict=True):
         array = plan.read(image, grown)
         maps = _Blend(array.shape[1:], places)
@@ -113,8 +113,6 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
         size = tuple(s.stop - s.start for s in grown)
         native = np.stack([preprocess.resize(m, size, order=1) for m in maps.mean()])
         found = head.decode(native, plan.spacing)
-        keep = found.scores >= options.min_score
-        found = found if keep.all() else found.take(np.flatnonzero(keep))
         mosaic.add(core, grown, found.boxes, found.masks, found.scores.tolist(), found.classes.tolist())
         view = mosaic.labels[core].view()
         view.flags.writeable = False

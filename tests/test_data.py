@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from medseg import presets
-from medseg.data.augment import coordinates, intensities, take
 from medseg.data.cases import Case, centres, data_root, find, load_cases, read_split
 from medseg.data.sampling import Sampler
 from medseg.data.split import make_split, split_groups, touching_crops
@@ -77,7 +76,11 @@ def test_crops_of_one_field_are_found():
     one, other = field(0), field(1)
     crops = {f"a{y}{x}": one[32 * y : 32 * y + 32, 40 * x : 40 * x + 40] for y in range(3) for x in range(3)}
     crops |= {f"b{x}": other[:32, 40 * x : 40 * x + 40] for x in range(2)}
-    crops |= {"alone": field(2)[:32, :40], "flat": np.full((32, 40), 7, np.uint8), "flat2": np.full((32, 40), 7, np.uint8)}
+    crops |= {
+        "alone": field(2)[:32, :40],
+        "flat": np.full((32, 40), 7, np.uint8),
+        "flat2": np.full((32, 40), 7, np.uint8),
+    }
     crops["taller"] = one[32:64, :41]  # another shape: nothing to compare
     groups = touching_crops(crops)
     assert {s: g for s, g in groups.items() if s.startswith("a") and s != "alone"} == {
@@ -112,10 +115,16 @@ def test_a_recipe_names_what_it_misses(tmp_path, monkeypatch):
     (tmp_path / "set" / "images").mkdir(parents=True)
     for stem in ("a_1", "a_2", "b_1"):
         (tmp_path / "set" / "images" / f"{stem}.tif").touch()
-    for change, error in (({"group": "listed"}, MissingError), ({"val": "listed"}, MissingError), ({"group": "("}, SpecError)):
+    for change, error in (
+        ({"group": "listed"}, MissingError),
+        ({"val": "listed"}, MissingError),
+        ({"group": "("}, SpecError),
+    ):
         with pytest.raises(error):
             make_split(SplitSpec.model_validate({"sources": [recipe["sources"][0] | change]}))
-    grouped = SplitSpec.model_validate({"sources": [recipe["sources"][0] | {"group": "^[ab]", "val": "^b"}], "tune": 0.0})
+    grouped = SplitSpec.model_validate(
+        {"sources": [recipe["sources"][0] | {"group": "^[ab]", "val": "^b"}], "tune": 0.0}
+    )
     assert make_split(grouped) == {"s": {"train": ["a_1", "a_2"], "tune": [], "val": ["b_1"]}}
     (tmp_path / "set" / "groups.json").write_text(json.dumps({"groups": {"a_1": 0, "a_2": 1, "b_1": 0}}))
     (tmp_path / "set" / "manifest.json").write_text(
@@ -155,6 +164,13 @@ def test_wrong_names_and_shapes_are_named(tiny_training, tmp_path):
     tifffile.imwrite(tmp_path / "data" / "labels" / "p2.tif", np.zeros((48, 50), np.uint16))
     with pytest.raises(InputError, match=r"\(48, 50\) for an image of shape \(48, 56\)"):
         find(spec.data, "tune")[0].load()
+
+
+def test_preprocessed_cases_keep_labels_on_the_images_grid(tiny_training):
+    files = [replace(f, spacing=(0.001, 0.002)) for f in find(tiny_training().data, "train")]
+    (one, _) = load_cases(files, PreprocessSpec(spacing=(0.002, 0.002)))
+    assert one.image.shape == (1, 24, 56) and one.labels.shape == (24, 56)
+    assert one.spacing == pytest.approx((0.002, 0.002))
 
 
 def test_centres_by_hand():
@@ -228,116 +244,3 @@ def test_every_second_patch_shows_an_instance(tiny_training):
     sampler = Sampler(tiny_training(augment={"scale": [1, 1]}, patch=[16, 16]), (case_of(labels),))
     share = np.mean([sampler[i]["0.foreground"].any() for i in range(300)])
     assert 0.4 < share < 0.6
-
-
-# --- augmentation
-
-
-def taken(image, labels, spec, seed, patch, aspect=1.0):
-    rng = np.random.default_rng(seed)
-    middle = (np.array(labels.shape) - 1) / 2
-    coords, factor = coordinates(rng, spec, middle, labels.shape, patch, aspect)
-    return (*take(image, labels, coords, factor), coords, factor)
-
-
-@pytest.mark.parametrize("shape, patch", [((70, 80), (48, 64)), ((20, 40, 44), (12, 32, 40))])
-@pytest.mark.parametrize("seed", range(8))
-def test_image_and_labels_move_together(shape, patch, seed):
-    labels = phantoms.blobs(shape, 5, 7.0, seed, spacing=(2.0, 1.0, 1.0)[-len(shape) :] if len(shape) == 3 else None)
-    image = np.stack([labels > 0, labels]).astype(np.float32)
-    out, ids, outside, _, _ = taken(image, labels, AugmentSpec(p_elastic=1, elastic=6), seed, patch)
-    assert (out.dtype, ids.dtype, out.shape, ids.shape) == (np.float32, np.int32, (2, *patch), patch)
-    assert set(np.unique(ids)) <= set(range(6)) and (ids > 0).any()
-    assert not ids[outside].any()
-    inside = ~outside
-    both = ((out[0] > 0.5) & (ids > 0) & inside).sum() / (((out[0] > 0.5) | (ids > 0)) & inside).sum()
-    assert both > 0.85
-    assert (np.abs(out[1] - ids)[inside] < 0.5).mean() > 0.85
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_nothing_but_a_mirror_gives_the_voxels_themselves(seed):
-    labels = phantoms.blobs((24, 30), 3, 5.0, seed)
-    image = phantoms.image_of(labels, seed)[None]
-    out, ids, outside, _, factor = taken(image, labels, STILL, seed, (24, 30))
-    assert factor == 1 and not outside.any()
-    flips = [tuple(a for a in (0, 1) if f >> a & 1) for f in range(4)]
-    assert any(
-        np.array_equal(ids, np.flip(labels, f)) and np.allclose(out[0], np.flip(image[0], f), atol=1e-6) for f in flips
-    )
-
-
-def test_all_mirrors_are_drawn():
-    labels = np.arange(16, dtype=np.int32).reshape(4, 4)
-    corners = {int(taken(labels[None].astype(np.float32), labels, STILL, s, (4, 4))[1][0, 0]) for s in range(40)}
-    assert corners == {0, 3, 12, 15}
-
-
-@pytest.mark.parametrize("zoom", [0.5, 2.0])
-def test_zoom_above_one_makes_objects_larger(zoom):
-    labels = np.zeros((80, 80), np.int32)
-    labels[34:46, 34:46] = 1
-    spec = STILL.model_copy(update={"scale": (zoom, zoom)})
-    _, ids, _, _, factor = taken(labels[None].astype(np.float32), labels, spec, 0, (40, 40))
-    assert factor == pytest.approx(zoom)
-    assert (ids > 0).sum() == pytest.approx(144 * zoom**2, rel=0.1)
-
-
-def test_anisotropic_stacks_turn_about_z_only():
-    spec = AugmentSpec(p_elastic=0)
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        coords, _ = coordinates(rng, spec, np.array([9.0, 20, 20]), (20, 40, 40), (8, 16, 16), aspect=3.0)
-        assert np.ptp(coords[0], axis=(1, 2)).max() < 1e-9
-        assert np.ptp(coords[1], axis=0).max() < 1e-9
-    coords, _ = coordinates(np.random.default_rng(0), spec, np.array([9.0, 20, 20]), (20, 40, 40), (8, 16, 16), aspect=1.0)
-    assert np.ptp(coords[0], axis=(1, 2)).max() > 1
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("shape", [(24, 24), (6, 16, 16)])
-@pytest.mark.parametrize("kind", ["drawn", "constant", "negative", "bright"])
-def test_any_intensities_stay_finite(channels, shape, kind):
-    every = {name: 1.0 for name in AugmentSpec.model_fields if name.startswith("p_")}
-    value = {"constant": 0.3, "negative": -0.5, "bright": 2.0}.get(kind)
-    for seed in range(8):
-        rng = np.random.default_rng(seed)
-        image = rng.uniform(-0.5, 2, (channels, *shape)) if value is None else np.full((channels, *shape), value)
-        before = image.astype(np.float32)
-        spec = AugmentSpec(**every) if seed < 6 else AugmentSpec()
-        out = intensities(np.random.default_rng(seed), spec, before)
-        assert out.dtype == np.float32 and out.shape == before.shape
-        assert np.isfinite(out).all() and out.min() >= -0.5 and out.max() <= 2
-        np.testing.assert_array_equal(before, image.astype(np.float32))  # the case in memory is left alone
-        np.testing.assert_array_equal(out, intensities(np.random.default_rng(seed), spec, before))
-
-
-def test_without_any_chance_nothing_changes():
-    never = AugmentSpec(**{name: 0.0 for name in AugmentSpec.model_fields if name.startswith("p_")})
-    image = np.random.default_rng(0).uniform(0, 1, (3, 8, 8)).astype(np.float32)
-    np.testing.assert_array_equal(intensities(np.random.default_rng(0), never, image), image)
-
-
-def test_a_gray_image_keeps_equal_channels_unless_it_is_tinted():
-    gray = np.repeat(phantoms.image_of(phantoms.blobs((32, 32), 3, 5.0, 0), 0)[None], 3, axis=0)
-    for seed in range(12):
-        out = intensities(np.random.default_rng(seed), AugmentSpec(p_channels=0), gray)
-        assert (out == out[:1]).all()
-    tinted = [intensities(np.random.default_rng(s), AugmentSpec(p_channels=1, p_noise=0), gray) for s in range(4)]
-    assert all((out != out[:1]).any() for out in tinted)
-
-
-def test_a_patch_larger_than_the_image_in_one_axis_is_fine():
-    case = case_of(phantoms.blobs((30, 90), 4, 6.0, 0))
-    thin = replace(case, image=case.image[:, 14:15], labels=case.labels[14:15])  # a single row
-    for one in (case, thin):
-        for seed in range(5):
-            out, ids, outside, _, _ = taken(one.image, one.labels, AugmentSpec(), seed, (64, 64))
-            assert np.isfinite(out).all() and outside.any() and not ids[outside].any()
-
-
-def test_preprocessed_cases_keep_labels_on_the_images_grid(tiny_training):
-    files = [replace(f, spacing=(0.001, 0.002)) for f in find(tiny_training().data, "train")]
-    (one, _) = load_cases(files, PreprocessSpec(spacing=(0.002, 0.002)))
-    assert one.image.shape == (1, 24, 56) and one.labels.shape == (24, 56)
-    assert one.spacing == pytest.approx((0.002, 0.002))

@@ -176,7 +176,9 @@ def test_votes_that_disagree_lower_the_score():
     field = np.zeros((20, 20), bool)
     field[5:15, 5:15] = True
     target = np.array([9.5, 9.5]).reshape(2, 1, 1) + np.random.default_rng(0).normal(0, 2.5, (2, 20, 20))
-    sure, unsure = (decode(OffsetSpec(separation=2.0), offset_maps(field, t))[1] for t in (np.array([10.0, 10.0]), target))
+    sure, unsure = (
+        decode(OffsetSpec(separation=2.0), offset_maps(field, t))[1] for t in (np.array([10.0, 10.0]), target)
+    )
     assert sure == pytest.approx([1.0], abs=1e-3)
     assert 0.4 < unsure[0] < 0.8
 

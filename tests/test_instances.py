@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from medseg.errors import GeometryError, InputError
 from medseg.grid import Grid
-from medseg.instances import Candidates, Instances
+from medseg.candidates import Candidates
+from medseg.instances import Instances
 
 settings.register_profile("medseg", deadline=None, max_examples=60)
 settings.load_profile("medseg")

@@ -26,7 +26,9 @@ def test_a_partition_covers_every_voxel_once_in_c_order(field):
     count = np.zeros(shape, int)
     parts = partition(shape, size)
     for part in parts:
-        assert all(0 <= p.start < p.stop <= n and p.stop - p.start <= s for p, n, s in zip(part, shape, size, strict=True))
+        assert all(
+            0 <= p.start < p.stop <= n and p.stop - p.start <= s for p, n, s in zip(part, shape, size, strict=True)
+        )
         count[part] += 1
     assert (count == 1).all()
     starts = [tuple(p.start for p in part) for part in parts]

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medseg.instances import Candidates
+from medseg.candidates import Candidates
 from medseg.ops import regions
 from medseg.ops.stitch import Mosaic
 from medseg.testing import phantoms
 from medseg.testing.decoding import same_partition
-
 
 drawn = lru_cache(phantoms.blobs)
 
@@ -55,8 +54,8 @@ def test_any_tiles_give_the_whole(seed, radius, size, halo):
     check_whole(labels, through_tiles(labels, size, halo))
 
 
-@settings(max_examples=15)
-@given(seed=st.integers(0, 5), size=st.integers(5, 30), halo=st.integers(1, 12))
+@settings(max_examples=12)
+@given(seed=st.integers(0, 3), size=st.integers(9, 30), halo=st.integers(1, 12))
 def test_any_tiles_give_the_whole_in_3d(seed, size, halo):
     labels = drawn((14, 30, 30), 5, 5.0, seed, spacing=(2.0, 1.0, 1.0))
     check_whole(labels, through_tiles(labels, (max(2, size // 2), size, size), (max(1, halo // 2), halo, halo)))
@@ -125,6 +124,39 @@ def test_a_cut_view_of_an_owned_object_is_not_painted_again():
     assert (labels[1:4, 3:13] == 1).all() and (labels > 0).sum() == 30
 
 
+def test_an_object_that_both_regions_own_is_painted_once():
+    mosaic = Mosaic((6, 20))
+    assert add(mosaic, LEFT, LEFT_GROWN, (1, 4, 7, 12)) == 1  # centre 9.5
+    assert add(mosaic, RIGHT, RIGHT_GROWN, (1, 4, 8, 12)) == 0  # the right region misses a column: centre 10
+    labels, scores, _ = mosaic.finish()
+    assert len(scores) == labels.max() == 1
+    assert (labels > 0).sum() == 15
+
+
+def test_an_object_that_neither_region_owns_is_painted_once():
+    mosaic = Mosaic((6, 20))
+    assert add(mosaic, LEFT, LEFT_GROWN, (1, 4, 8, 12)) == 0  # centre 10, the right one's
+    assert add(mosaic, RIGHT, RIGHT_GROWN, (1, 4, 7, 12)) == 0  # centre 9.5, the left one's
+    labels, scores, _ = mosaic.finish()
+    assert len(scores) == labels.max() == 1
+    assert (labels[1:4, 8:12] == 1).all()
+
+
+@given(seed=st.integers(0, 500))
+def test_regions_that_see_objects_a_voxel_apart_still_count_each_once(seed):
+    rng = np.random.default_rng(seed)
+    labels = drawn((64, 64), 8, 5.0, seed % 8, touching=False)
+    mosaic = Mosaic(labels.shape)
+    for core in regions.partition(labels.shape, tuple(rng.integers(12, 40, 2))):
+        grown = regions.grow(core, (16, 16), labels.shape)
+        seen = Candidates.from_labels(np.roll(labels, rng.integers(-1, 2, 2), (0, 1))[grown])
+        mosaic.add(core, grown, seen.boxes, seen.masks, [0.5] * len(seen), [1] * len(seen))
+    found, scores, _ = mosaic.finish()
+    assert len(scores) == 8
+    assert np.unique(found).tolist() == list(range(9))
+    assert [len(np.unique(found[labels == i])) <= 2 for i in range(1, 9)] == [True] * 8  # itself, and background
+
+
 def test_pieces_join_where_they_agree_and_score_their_weighted_mean():
     mosaic = Mosaic((6, 20))
     add(mosaic, LEFT, LEFT_GROWN, (0, 3, 2, 14), scores=[0.9], classes=[2])  # 36 voxels
@@ -162,6 +194,15 @@ def test_pieces_of_different_classes_stay_apart():
     labels, _, classes = mosaic.finish()
     assert sorted(classes.tolist()) == [1, 2]
     assert len(np.unique(labels[0:3, 2:18])) == 2
+
+
+def test_the_score_of_the_whole_decides():
+    mosaic = Mosaic((6, 20), min_score=0.7)
+    add(mosaic, LEFT, LEFT_GROWN, (0, 2, 2, 14), (3, 5, 1, 5), scores=[0.9, 0.69])
+    add(mosaic, RIGHT, RIGHT_GROWN, (0, 2, 6, 18), (3, 5, 15, 18), scores=[0.6, 0.71])
+    labels, scores, _ = mosaic.finish()
+    assert scores == pytest.approx([0.71, 0.75])
+    assert len(np.unique(labels[0:2, 2:18])) == 1 and not labels[3:5, :10].any()
 
 
 def test_nothing_found_is_an_empty_array():

@@ -116,7 +116,12 @@ def test_another_config_is_refused(tiny_training, tmp_path):
 def test_the_fingerprint_knows_what_is_learned(tiny_training):
     plain = fingerprint(tiny_training())
     assert plain == fingerprint(tiny_training(description="words", stage_minutes=1))
-    for change in ({"seed": 9}, {"patch": [16, 16]}, {"heads": [{"kind": "offset", "scale": 8}]}, {"augment": {"elastic": 1}}):
+    for change in (
+        {"seed": 9},
+        {"patch": [16, 16]},
+        {"heads": [{"kind": "offset", "scale": 8}]},
+        {"augment": {"elastic": 1}},
+    ):
         assert fingerprint(tiny_training(**change)) != plain
 
 
@@ -128,7 +133,9 @@ def test_a_damaged_checkpoint_is_a_typed_error(tiny_training, tmp_path, damage):
         save_file({"a": torch.zeros(2)}, path, {"other": "{}"})
     else:
         data = path.read_bytes()
-        path.write_bytes({"empty": b"", "random": np.random.default_rng(0).bytes(5000)}.get(damage, data[: len(data) // 2]))
+        path.write_bytes(
+            {"empty": b"", "random": np.random.default_rng(0).bytes(5000)}.get(damage, data[: len(data) // 2])
+        )
     with pytest.raises(TrainingError, match=r"checkpoint\.safetensors.*delete it"):
         run(spec, tmp_path / "run")
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medseg.errors import MissingError
+from medseg.cli.common import why
+from medseg.errors import InputError, MissingError
 
 if TYPE_CHECKING:
     from medseg.spec import ModelSpec
@@ -34,7 +35,10 @@ def info(
         raise MissingError(
             f"{target}: is neither a file or folder nor a shipped model ({', '.join(presets.weights())}); check it"
         )
-    about = describe(path)
+    try:
+        about = describe(path)
+    except InputError as error:
+        raise InputError(why(path, error)) from None
     if as_json:
         print(json.dumps(about))
     else:

@@ -139,7 +139,8 @@ def intensities(rng: np.random.Generator, spec: AugmentSpec, image: Floats) -> F
 def tint(rng: np.random.Generator, image: Floats) -> Floats:
     """A gray image shown in one colour, as viewers save fluorescence: blue, green, magenta."""
     share = rng.dirichlet(np.full(image.shape[0], 0.5)).astype(np.float32)
-    return image * (share / share.max()).reshape(-1, *[1] * (image.ndim - 1))
+    tinted: Floats = image * (share / share.max()).reshape(-1, *[1] * (image.ndim - 1))
+    return tinted
 
 
 def mix_channels(rng: np.random.Generator, image: Floats) -> Floats:

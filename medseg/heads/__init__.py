@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.candidates import Candidates
 from medseg.errors import SpecError
-from medseg.instances import Candidates
 from medseg.spec import HeadBase
 
 Truth = dict[str, NDArray[np.float32]]

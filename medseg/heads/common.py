@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from medseg.instances import Candidates
+from medseg.candidates import Candidates
 from medseg.spec import HeadBase
 
 # The logit that stands for certainty in perfect maps; expit(12) = 0.999994.

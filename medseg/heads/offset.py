@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.candidates import Candidates
 from medseg.heads import Truth
 from medseg.heads.common import SURE, mean_per_label, probability, relative, scored, weights
-from medseg.instances import Candidates
 from medseg.ops import components
 from medseg.ops.votes import centre_offsets, group_by_votes
 from medseg.spec import OffsetSpec
@@ -24,9 +24,9 @@ class OffsetHead:
     blendable = True
     tunable = {
         "threshold": (0.3, 0.4, 0.5, 0.6, 0.7),
-        "votes": (4.0, 8.0, 12.0, 20.0),
-        "separation": (0.0, 0.3, 0.4, 0.5, 0.6, 0.7),
-        "blur": (1.0, 1.5, 2.0, 3.0),
+        "blur": (1.5, 2.0, 3.0, 4.0, 5.0),
+        "votes": (8.0, 14.0, 20.0, 30.0),
+        "separation": (0.5, 0.7, 0.9, 1.1),
     }
 
     def __init__(self, spec: OffsetSpec) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.candidates import Candidates
 from medseg.heads import Truth
 from medseg.heads.common import SURE, mean_per_label, probability, scored, weights
-from medseg.instances import Candidates
 from medseg.ops import components
 from medseg.spec import SemanticSpec
 

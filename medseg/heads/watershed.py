@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum
 from skimage.segmentation import watershed
 
+from medseg.candidates import Candidates
 from medseg.heads import Truth
 from medseg.heads.common import SURE, mean_per_label, probability, relative, scored, weights
-from medseg.instances import Candidates
 from medseg.ops import components
 from medseg.spec import WatershedSpec
 

@@ -1,8 +1,9 @@
 """Put the instances of overlapping regions together into one label array.
 
 An instance that no inner border cuts belongs to the region whose core holds the centre of its box: the same instance
-is then seen whole there too, so ownership needs no matching and the result equals the whole image's. Only instances
-larger than the halo are cut; their pieces are joined where two regions agree best in the strip that both see.
+is then seen whole there too, so ownership needs no matching and the result equals the whole image's. Where two regions
+see it a voxel differently, both or neither may hold its centre: it is painted once all the same. Only instances larger
+than the halo are cut; their pieces are joined where two regions agree best in the strip that both see.
 """
 
 from __future__ import annotations
@@ -38,13 +39,17 @@ class Mosaic:
     ----------
     shape
         Shape of the whole array.
+    min_score
+        Instances with a lower score are left out. Of a joined one the whole counts, not its pieces.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], min_score: float = 0.0) -> None:
+        self.min_score = min_score
         self.labels = np.zeros(shape, dtype=np.int32)
         self.scores: list[float] = []
         self.classes: list[int] = []
         self._pieces: list[_Piece] = []
+        self._spare: list[_Piece] = []  # whole, and owned by a neighbour if that sees it alike
         self._grown: list[Region] = []
 
     def add(
@@ -76,14 +81,19 @@ class Mosaic:
         for box, mask, score, kind in zip(boxes, masks, scores, classes, strict=True):
             start, stop = box[: len(shape)], box[len(shape) :]
             place = tuple(slice(int(a), int(b)) for a, b in zip(start + origin, stop + origin, strict=True))
+            piece = _Piece(number, place, mask, core, float(score), int(kind))
             if ((start == 0) & inner_low).any() or ((stop == size) & inner_high).any():
-                self._pieces.append(_Piece(number, place, mask, core, float(score), int(kind)))
+                self._pieces.append(piece)
             elif all(c.start <= (p.start + p.stop) / 2 < c.stop for p, c in zip(place, core, strict=True)):
-                self._paint([(place, mask)], float(score), int(kind))
+                self._paint_free(piece)
+            elif _meet(place, core) is not None:
+                self._spare.append(piece)
         return len(self.scores) - before
 
     def finish(self) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:
         """Join the cut pieces and return labels (1..N), scores (N,) and classes (N,)."""
+        for piece in self._spare:
+            self._paint_free(piece)
         for members in _joined(self._pieces, self._grown):
             pieces = [self._pieces[m] for m in members]
             parts = [p for p in ((self._inside(p)) for p in pieces) if p is not None]
@@ -91,10 +101,18 @@ class Mosaic:
                 size = np.array([p.mask.sum() for p in pieces], dtype=float)
                 score = float(np.average([p.score for p in pieces], weights=size))
                 self._paint(parts, score, pieces[int(size.argmax())].kind)
-        self._pieces = []
+        self._pieces, self._spare = [], []
         return self.labels, np.array(self.scores, dtype=np.float32), np.array(self.classes, dtype=np.int32)
 
+    def _paint_free(self, piece: _Piece) -> None:
+        """Paint a whole instance, unless most of it is painted already."""
+        taken = (self.labels[piece.box] > 0) & piece.mask
+        if taken.sum() * 2 <= piece.mask.sum():
+            self._paint([(piece.box, piece.mask)], piece.score, piece.kind)
+
     def _paint(self, parts: list[tuple[Region, Mask]], score: float, kind: int) -> None:
+        if score < self.min_score:
+            return
         self.scores.append(score)
         self.classes.append(kind)
         for place, mask in parts:

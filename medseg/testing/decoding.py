@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from medseg import heads
-from medseg.instances import Candidates
+from medseg.candidates import Candidates
 from medseg.metrics import match, overlap
 from medseg.ops import regions
 from medseg.ops.stitch import Mosaic
@@ -26,7 +26,7 @@ class Field(NamedTuple):
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
-    count: int
+    objects: int
     radius: float
 
 
@@ -41,7 +41,7 @@ each_field = pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS.keys()
 @lru_cache(maxsize=32)
 def phantom(field: Field, touching: bool, seed: int = 0) -> Labels:
     """Blobs that fill a field; drawn once, read-only, as labels come out of `Instances`."""
-    count = field.count if touching else 4
+    count = field.objects if touching else 4
     labels = phantoms.blobs(field.shape, count, field.radius, seed, touching, field.spacing)
     labels.flags.writeable = False
     return labels

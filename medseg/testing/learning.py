@@ -57,7 +57,9 @@ class LearnContract:
     def perfect(self, truth: dict[str, Tensor]) -> Tensor:
         """The maps that say exactly what the truth says."""
         head, count = heads.make(self.spec), len(truth["weight"])
-        return torch.from_numpy(np.stack([head.perfect({k: v[i].numpy() for k, v in truth.items()}) for i in range(count)]))
+        return torch.from_numpy(
+            np.stack([head.perfect({k: v[i].numpy() for k, v in truth.items()}) for i in range(count)])
+        )
 
     def total(self, ndim: int, maps: Tensor, truth: dict[str, Tensor]) -> float:
         """Summed loss of some maps."""

@@ -107,7 +107,7 @@ def chain(shape: tuple[int, ...], thickness: int, closed: bool = False) -> Label
     distance = np.hypot(y[:, None], x[None])
     outer = min(shape[-2:]) / 2 - 1
     rim = (distance <= outer) & (distance > outer - thickness)
-    labels[(*middle[:-2], ...)] = rim
+    labels[tuple(middle[:-2])] = rim
     return labels
 
 
@@ -130,10 +130,11 @@ def image_of(labels: Labels, seed: int, noise: float = 0.05) -> NDArray[np.float
     """
     rng = np.random.default_rng(seed)
     ids, dense = np.unique(labels, return_inverse=True)
-    bright = np.where(ids > 0, rng.uniform(0.5, 1.0, len(ids)), 0.1)[dense.reshape(labels.shape)]
+    levels = np.where(ids > 0, rng.uniform(0.5, 1.0, len(ids)), 0.1)
+    bright: NDArray[np.float64] = levels[dense.reshape(labels.shape)]
     texture = gaussian_filter(rng.normal(size=labels.shape), 2)
     bright *= 1 + 0.15 * texture / max(float(texture.std()), 1e-6)
-    image = gaussian_filter(bright, 1.0) + rng.normal(0, noise, labels.shape)
+    image = np.asarray(gaussian_filter(bright, 1.0)) + rng.normal(0, noise, labels.shape)
     return image.astype(np.float32)
 
 

@@ -1,0 +1,79 @@
+"""Facts about label arrays: valid ids, dense numbering, boxes, centroids, pieces. Background is 0."""
+
+from __future__ import annotations
+
+import cc3d
+import numpy as np
+import numpy.typing as npt
+
+from medseg.errors import InputError
+
+IntArray = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.int32]
+
+LAST_ID = int(np.iinfo(np.int32).max)
+
+
+def whole(labels: npt.ArrayLike) -> Labels:
+    """Return labels as C-order int32, refusing values that would change."""
+    values = np.asarray(labels)
+    if values.ndim not in (2, 3) or values.size == 0:
+        raise InputError(f"Labels of shape {values.shape} must be (y, x) or (z, y, x), with at least one voxel.")
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"Labels of type {values.dtype} are not ids; convert them to integers.")
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
+        raise InputError("Labels hold NaN, infinite or fractional values; were they interpolated? Resample by nearest.")
+    if values.dtype.kind in "if" and values.min() < 0:
+        raise InputError(f"Labels hold the negative value {values.min()}; ids are positive and background is 0.")
+    if values.max() > LAST_ID:
+        raise InputError(f"Label {values.max()} is over {LAST_ID}, the largest id; renumber the instances first.")
+    return np.ascontiguousarray(values, dtype=np.int32)
+
+
+def dense(labels: Labels) -> tuple[IntArray, Labels]:
+    """Return the sorted positive ids and the labels renumbered 1 to N in that order."""
+    last = int(labels.max())
+    if last > 2 * labels.size + 1000:  # a table over all ids would be larger than the array
+        ids, inverse = np.unique(labels, return_inverse=True)
+        renumbered = inverse.reshape(labels.shape).astype(np.int32)
+        return (
+            (ids[1:].astype(np.int64), renumbered) if ids[0] == 0 else (ids.astype(np.int64), renumbered + np.int32(1))
+        )
+    present = np.bincount(labels.ravel(), minlength=last + 1) > 0
+    present[0] = False
+    if present[1:].all():
+        return np.arange(1, last + 1), labels
+    return np.flatnonzero(present), np.cumsum(present, dtype=np.int32)[labels]
+
+
+def statistics(dense: Labels, count: int) -> tuple[IntArray, IntArray, npt.NDArray[np.float64]]:
+    """Return voxels (N,), boxes (N, 2 * ndim) half-open and centroids (N, ndim) of labels 1 to N."""
+    found = cc3d.statistics(dense, no_slice_conversion=True)
+    ends = found["bounding_boxes"][1 : count + 1].astype(np.int64)  # (N, 2 * ndim): low, high of each axis, inclusive
+    boxes = np.concatenate([ends[:, 0::2], ends[:, 1::2] + 1], axis=1)
+    return found["voxel_counts"][1 : count + 1].astype(np.int64), boxes, found["centroids"][1 : count + 1]
+
+
+def pieces(dense: Labels, boxes: IntArray) -> IntArray:
+    """Count the connected pieces of each label, looking only where there are any."""
+    n, count = dense.ndim, len(boxes)
+    if not count:
+        return np.zeros(0, np.int64)
+    region = tuple(map(slice, boxes[:, :n].min(axis=0).tolist(), boxes[:, n:].max(axis=0).tolist()))
+    inner = np.require(
+        dense[region], requirements=["C", "W"]
+    )  # cc3d refuses read-only arrays, though it does not write
+    parts = cc3d.connected_components(inner, connectivity=8 if n == 2 else 26)
+    owner = np.zeros(int(parts.max()) + 1, np.int32)
+    owner[parts.ravel()] = inner.ravel()  # every voxel of a piece writes the same label
+    return np.bincount(owner, minlength=count + 1)[1:].astype(np.int64)
+
+
+def per_label(values: npt.ArrayLike | None, default: float, ids: IntArray, what: str) -> npt.NDArray[np.float64]:
+    """Values given for each of ``ids``, or ``default`` for all; ``what`` names them in the error."""
+    if values is None:
+        return np.full(len(ids), default, dtype=np.float64)
+    given = np.asarray(values, dtype=np.float64)
+    if given.shape != ids.shape:
+        raise InputError(f"{what[0].upper()}{what[1:]} of shape {given.shape} do not fit {len(ids)} instances.")
+    return given

@@ -1,0 +1,251 @@
+"""The pipeline, with networks that know the answer: events, tiles, refusals, and what the result says about itself."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import medseg
+from medseg import heads
+from medseg.image import Image
+from medseg.instances import Instances
+from medseg.metrics import match, overlap
+from medseg.pipeline import Finished, Progress, Region, Started, run, segment
+from medseg.spec import OffsetSpec, PreprocessSpec, RunSpec, SemanticSpec, WatershedSpec
+from medseg.testing import phantoms
+from medseg.testing.decoding import each_field, same_partition
+from medseg.testing.models import Lookup, knowing, numbered, perfect
+
+
+def flat(labels, head=None, **changes):
+    """A model that knows these 2-D labels, and its image."""
+    head = head or SemanticSpec()
+    return knowing(perfect(labels, head, (1.0, 1.0)), head, **changes), numbered(labels.shape)
+
+
+@pytest.fixture
+def drawn():
+    return phantoms.blobs((40, 60), 5, 5.0, 0, touching=False)
+
+
+# --- events
+
+
+def test_events_come_in_order_and_count_the_windows(drawn):
+    model, image = flat(drawn)
+    events = list(run(image, model, RunSpec(region=(20, 20), tile=(24, 20))))
+    first, *middle, last = events
+    assert type(first) is Started and type(last) is Finished
+    assert [e.done for e in middle if type(e) is Progress] == list(range(1, first.windows + 1))
+    assert {e.windows for e in middle if type(e) is Progress} == {first.windows} == {len(model._net.calls)}
+    places = [e.place for e in middle if type(e) is Region]
+    assert len(places) == 6 and type(middle[-1]) is Region and type(middle[0]) is Progress
+    seen = np.zeros(drawn.shape, int)
+    for place in places:
+        seen[place] += 1
+    assert (seen == 1).all()
+    assert last.seconds >= 0 and last.notes == first.notes == ()
+
+
+def test_a_small_image_is_one_window_and_one_region(drawn):
+    model, image = flat(drawn)
+    assert [type(e) for e in run(image, model)] == [Started, Progress, Region, Finished]
+
+
+def test_regions_show_what_stands_and_cannot_be_written(drawn):
+    model, image = flat(drawn)
+    *_, region, last = run(image, model)
+    assert region.place == (slice(0, 40), slice(0, 60))
+    assert not region.labels.flags.writeable
+    np.testing.assert_array_equal(region.labels, last.instances.labels)
+    assert same_partition(region.labels, drawn)
+
+
+def test_windows_and_regions_are_no_larger_than_asked(drawn):
+    model, image = flat(drawn)
+    for event in run(image, model, RunSpec(region=(15, 25), tile=(16, 24))):
+        if type(event) is Region:
+            assert all(p.stop - p.start <= n for p, n in zip(event.place, (15, 25), strict=True))
+    assert all(a <= 16 and b <= 24 for a, b in model._net.calls)
+
+
+def test_closing_the_generator_stops_the_work(drawn):
+    model, image = flat(drawn)
+    events = run(image, model, RunSpec(region=(20, 20)))
+    next(events)
+    assert model._net.calls == []
+    next(events)
+    events.close()
+    assert len(model._net.calls) == 1
+    with pytest.raises(StopIteration):
+        next(events)
+
+
+# --- tiles
+
+
+@each_field
+@pytest.mark.parametrize("head", [SemanticSpec(), WatershedSpec(), OffsetSpec()], ids=lambda h: h.kind)
+def test_tiled_equals_untiled(field, head):
+    reach = heads.make(head).reach(field.spacing)[-1]
+    radius = min(field.radius, reach / 2.7)
+    part = (*[round(7 * radius / s) for s in field.spacing[:-1]], max(2 * reach, round(8 * radius)))
+    labels = np.concatenate(
+        [phantoms.blobs(part, 4, radius, s, head.kind != "semantic", field.spacing) for s in range(2)], -1
+    )
+    labels[..., part[-1] :] += 4 * (labels[..., part[-1] :] > 0)
+    model = knowing(perfect(labels, head, field.spacing, 0.01), head)
+    image = numbered(labels.shape, field.spacing)
+    small = RunSpec(region=(*labels.shape[:-1], part[-1] // 3), tile=tuple(max(8, n // 2) for n in part))
+    whole = segment(image, model=model)
+    calls = len(model._net.calls)
+    tiled = segment(image, model=model, options=small)
+    assert calls == 1 and len(model._net.calls) - calls > 6
+    assert len(whole) == 8 and whole.grid == image.grid
+    assert same_partition(whole.labels, tiled.labels)
+    np.testing.assert_allclose(np.sort(whole.table["score"]), np.sort(tiled.table["score"]), atol=1e-4)
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["bar", "ring"])
+@pytest.mark.parametrize("shape", [(90, 100), (16, 70, 80)])
+def test_an_object_through_all_regions_stays_one(shape, closed):
+    labels = phantoms.chain(shape, 5, closed)
+    model = knowing(perfect(labels, SemanticSpec(), (1.0,) * len(shape)))
+    found = segment(numbered(shape), model=model, options=RunSpec(region=(20,) * len(shape)))
+    assert len(found) == 1 and np.array_equal(found.labels > 0, labels > 0)
+
+
+def test_windows_that_disagree_are_blended_evenly():
+    class Drift(Lookup):
+        def __call__(self, x):
+            return [super().__call__(x)[0] + 2.0 * (len(self.calls) - 1.5)]  # -1 and 1
+
+    model, image = flat(np.ones((16, 64), np.int32))
+    model = replace(model, _net=Drift(np.zeros((1, 16, 64), np.float32)))
+    found = segment(image, model=model, options=RunSpec(tile=(16, 40)))
+    assert len(model._net.calls) == 2
+    edge = np.flatnonzero((found.labels > 0).all(axis=0))[0]  # where the mean of both turns positive
+    assert edge == pytest.approx(32, abs=1)
+
+
+# --- what the head is told
+
+
+def test_objects_are_found_in_a_stack_of_unknown_spacing():
+    labels = phantoms.blobs((14, 40, 40), 5, 7.0, 0, spacing=(2.2, 1.0, 1.0))
+    head = OffsetSpec()
+    model = knowing(
+        perfect(labels, head, (2.2, 1.0, 1.0)), head, preprocess=PreprocessSpec(low=0, high=100, anisotropy=2.2)
+    )
+    events = list(run(numbered(labels.shape), model))
+    assert same_partition(events[-1].instances.labels, labels)
+    assert events[0].notes == ("spacing unknown: z is taken to be 2.2 times coarser than in plane",)
+    assert {"volume_px"} <= set(events[-1].instances.table.columns)
+
+
+class Bright:
+    """A network that finds what is bright; it has no idea of where it looks."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def __call__(self, x):
+        self.shapes.append(tuple(x.shape[2:]))
+        return [(x[:, :1] - 0.5) * 20]
+
+
+def test_a_resampled_stack_comes_back_on_its_own_grid():
+    labels = phantoms.blobs((36, 40, 40), 4, 7.0, 1, touching=False)
+    model = knowing(np.zeros((1, 2, 2, 2)), preprocess=PreprocessSpec(low=0, high=100, anisotropy=2.0))
+    model = replace(model, _net=Bright())
+    image = Image.from_array((labels > 0).astype(np.float32), 0.5)
+    *_, last = run(image, model, RunSpec(region=(18, 40, 40)))
+    assert {shape[0] for shape in model._net.shapes} == {20}  # (18 + halo of 18 in the other half) / 2, padded to 4
+    assert last.instances.grid == image.grid and len(last.instances) == 4
+    assert last.notes == ("z resampled by 0.50 to the model's anisotropy 2",)
+    both = ((last.instances.labels > 0) & (labels > 0)).sum() / ((last.instances.labels > 0) | (labels > 0)).sum()
+    assert both > 0.85
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [1, pytest.param(3, marks=pytest.mark.xfail(strict=True, reason="offsets are in voxels of the model's grid"))],
+)
+def test_offsets_survive_a_model_of_another_spacing(factor):
+    small = phantoms.blobs((40, 40), 5, 5.0, 0)
+    labels = np.kron(small, np.ones((factor, factor), np.int32))
+    head = OffsetSpec()
+    maps = torch.from_numpy(perfect(small, head, (1.0, 1.0)))[None]
+    model = knowing(np.zeros((3, 4, 4)), head, preprocess=PreprocessSpec(spacing=(factor, factor)))
+    found = segment(numbered(labels.shape, 1.0), model=replace(model, _net=lambda x: [maps]))
+    assert match(overlap(labels, found.labels), 0.7)[0].ap == 1.0
+
+
+# --- scores
+
+
+def halves(left, right):
+    """One object of 10 x 40, the two halves of which are more or less probable."""
+    p = np.full((20, 60), 0.01, np.float32)
+    p[5:15, 10:30], p[5:15, 30:50] = left, right
+    return knowing(np.log(p / (1 - p))[None]), numbered((20, 60))
+
+
+def test_scores_below_the_least_are_left_out(drawn):
+    p = np.array([0.01, 0.6, 0.7, 0.8, 0.9, 0.95], np.float32)[drawn]
+    model = knowing(np.log(p / (1 - p))[None])
+    found = segment(numbered(drawn.shape), model=model, options=RunSpec(min_score=0.75))
+    assert sorted(found.table["score"]) == pytest.approx([0.8, 0.9, 0.95], abs=1e-3)
+    assert np.array_equal(found.labels > 0, drawn >= 3)
+    assert found.table["id"].tolist() == [1, 2, 3]
+
+
+def test_the_score_of_an_object_cut_by_regions_is_that_of_the_whole():
+    model, image = halves(0.9, 0.6)
+    for least, count in ((0.7, 1), (0.8, 0)):
+        tiled = segment(image, model=model, options=RunSpec(region=(20, 20), min_score=least))
+        whole = segment(image, model=model, options=RunSpec(min_score=least))
+        assert len(tiled) == len(whole) == count
+        assert np.array_equal(tiled.labels > 0, whole.labels > 0)
+
+
+# --- results
+
+
+def test_the_result_says_how_it_came_about(drawn):
+    model, image = flat(drawn)
+    found = segment(image, model=model, options=RunSpec(region=(30, 30)))
+    about = found.provenance
+    assert set(about) == {
+        "medseg", "model", "model_sha256", "head", "device", "options", "source_sha256", "notes", "seconds",
+    }  # fmt: skip
+    assert (about["medseg"], about["model"], about["model_sha256"]) == (medseg.__version__, "knowing", "0" * 64)
+    assert (about["head"], about["device"], about["source_sha256"], about["notes"]) == ("semantic", "cpu", None, [])
+    assert about["options"] == RunSpec(region=(30, 30)).model_dump(mode="json")
+    assert found.classes == ("cell",) and set(found.table["class"]) == {"cell"}
+
+
+def test_the_hash_of_the_file_is_recorded(tiny_training, tmp_path):
+    import hashlib
+
+    path = tmp_path / "data" / "images" / "p0.tif"
+    model = replace(knowing(np.zeros((1, 2, 2))), _net=Bright())
+    found = segment(path, model=model, spacing=0.5, unit="um")
+    assert found.provenance["source_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found.grid.spacing == pytest.approx((5e-4, 5e-4)) and len(found) > 0
+
+
+def test_nothing_found_is_a_normal_result(drawn):
+    model, image = flat(np.zeros_like(drawn))
+    found = segment(image, model=model)
+    assert isinstance(found, Instances)
+    assert len(found) == 0 and not found.labels.any() and "area_px" in found.table.columns
+
+
+@pytest.mark.parametrize("spacing, column, factor", [(None, "area_px", 1.0), (0.5, "area_mm2", 0.25)])
+def test_areas_are_in_pixels_where_the_spacing_is_unknown(drawn, spacing, column, factor):
+    model, _ = flat(drawn)
+    table = segment(numbered(drawn.shape, spacing), model=model).table
+    assert sorted(table[column]) == sorted(factor * np.bincount(drawn.ravel())[1:])
+    assert ("area_px" in table) == (spacing is None)
