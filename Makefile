@@ -27,7 +27,7 @@ lint: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/make_models_page.py
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # make train CONFIG=nuclei3d: goes on from its last checkpoint when run again
 train: $(READY)

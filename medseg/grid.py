@@ -512,6 +512,11 @@ def _numbers(values: npt.ArrayLike, shape: tuple[int, ...], what: str) -> FloatA
 
 
 def _spacing(spacing: float | Sequence[float], n: int) -> FloatArray:
+    if not isinstance(spacing, (int, float)) and len(spacing) != n:
+        axes = ", ".join("zyx"[-n:])
+        raise GeometryError(
+            f"The spacing has {len(spacing)} numbers, the image {n} axes ({axes}); give one for each, or one for all."
+        )
     steps = _numbers([spacing] * n if isinstance(spacing, (int, float)) else spacing, (n,), "the spacing")
     if (steps <= 0).any():
         raise GeometryError(f"Spacing {steps.tolist()} is not positive; give None if it is unknown.")

@@ -66,9 +66,9 @@ class Model:
             missing, unexpected = net.load_state_dict(tensors, strict=False)
         except SpecError as error:
             raise ModelError(f"{path.name}: {error}") from None
-        except (SafetensorError, RuntimeError, ValueError) as error:
+        except (SafetensorError, RuntimeError, ValueError):
             raise ModelError(
-                f"{path.name}: the weights are damaged or do not fit the header ({type(error).__name__})"
+                f"{path.name}: the weights are damaged or do not fit the header; get the file again"
             ) from None
         if unexpected or [k for k in missing if not k.endswith("num_batches_tracked")]:
             raise ModelError(
@@ -100,10 +100,17 @@ class Model:
                 torch.autocast(self.device.type, kind or torch.bfloat16, enabled=kind is not None),
             ):
                 out = self._net(x)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _is_memory(error):
+                raise
             raise DeviceError(f"{self.device} ran out of memory; use a smaller --tile or --device cpu") from None
         crop = (0, slice(None), *[slice(0, n) for n in shape])
         return [m[crop].float().cpu().numpy() for m in out]
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    """Did an allocation fail? On a CPU torch says so with a bare RuntimeError."""
+    return "out of memory" in str(error) or "can't allocate memory" in str(error)
 
 
 def find(model: str | Path) -> Path:
@@ -141,7 +148,11 @@ def read_header(path: str | Path) -> ModelSpec:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _MAX_HEADER:
                 raise ValueError
-            about = json.loads(json.loads(file.read(length))["__metadata__"]["medseg"])
+            header = json.loads(file.read(length))
+            about = json.loads(header["__metadata__"]["medseg"])
+        end = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
+        if path.stat().st_size != 8 + length + end:
+            raise ValueError  # cut off, or something follows
     except FileNotFoundError:
         raise MissingError(f"{path}: no such file") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, struct.error):

@@ -206,7 +206,10 @@ def default_model(image: Image) -> str:
         The image is a medical scan, for which no shipped model exists yet.
     """
     if image.modality not in ("microscopy", "other"):
-        raise ModelError(f"no shipped model segments {image.modality} images; give one with --model (model=)")
+        raise ModelError(
+            f"no shipped model segments {image.modality} images; give a model that does with --model (model=), or "
+            f"--model nuclei{image.grid.ndim}d --force to run one all the same"
+        )
     return f"nuclei{image.grid.ndim}d"
 
 
@@ -240,7 +243,21 @@ def check_fit(image: Image, model: Model, force: bool = False) -> tuple[str, ...
                 )
     if faults and not force:
         raise ModelError("; ".join(faults) + "; choose another model, or --force to run all the same")
-    return tuple(faults)
+    return (*faults, *_doubts(image, model))
+
+
+def _doubts(image: Image, model: Model) -> list[str]:
+    """What is allowed but often a mistake."""
+    notes = []
+    if image.modality == "other" and image.source is not None:
+        notes.append(
+            f"the file does not say how the image was made; {model.spec.name} is for {', '.join(model.spec.modality)}"
+        )
+    if image.modality == "microscopy" and image.grid.known and min(image.grid.spacing) > 0.02:
+        notes.append(
+            f"a pixel of {min(image.grid.spacing):g} mm is large for a microscope; was it meant in um (--unit um)?"
+        )
+    return notes
 
 
 def _image(

@@ -89,7 +89,7 @@ def plan(image: Image, spec: PreprocessSpec) -> Plan:
     InputError
         The image holds NaN or infinite voxels.
     """
-    channels = _channels(image, spec)
+    channels, named = _channels(image, spec)
     low, high = _levels(image, spec, channels)
     factor, notes = _factor(image.grid, spec)
     shape = tuple(max(1, round(n * f)) for n, f in zip(image.grid.shape, factor, strict=True))
@@ -97,7 +97,7 @@ def plan(image: Image, spec: PreprocessSpec) -> Plan:
     spacing = image.grid.spacing
     if spec.anisotropy is not None and image.grid.ndim == 3 and not image.grid.known:
         spacing = (spec.anisotropy, 1.0, 1.0)  # as the note of `_factor` says
-    return Plan(grid, factor, spacing, channels, low, high, notes)
+    return Plan(grid, factor, spacing, channels, low, high, named + notes)
 
 
 def combine(images: Mapping[str, Image]) -> Image:
@@ -138,14 +138,16 @@ def resize(array: NDArray[np.generic], shape: tuple[int, ...], order: int) -> ND
     return np.asarray(zoom(array, factor, order=order, mode="nearest", grid_mode=True)).astype(array.dtype, copy=False)
 
 
-def _channels(image: Image, spec: PreprocessSpec) -> tuple[int, ...]:
+def _channels(image: Image, spec: PreprocessSpec) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Which channel feeds each input, and a note where that was not a matter of names."""
     wanted, have = spec.channels, image.channels
     if set(wanted) <= set(have):
-        return tuple(have.index(name) for name in wanted)
+        return tuple(have.index(name) for name in wanted), ()
     if len(have) == 1 and (len(wanted) == 1 or spec.gray_to_rgb):
-        return (0,) * len(wanted)
+        return (0,) * len(wanted), ()
     if len(have) == len(wanted):
-        return tuple(range(len(have)))
+        note = f"channels {', '.join(have)} taken as {', '.join(wanted)}; choose one with --channels if that is wrong"
+        return tuple(range(len(have))), (note,)
     raise ModelError(
         f"the model wants the channels {', '.join(wanted)}, the image has {len(have)} ({', '.join(have)}); "
         "choose with --channels, for example --channels 0"

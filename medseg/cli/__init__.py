@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import medseg
 from medseg.cli import bench, demo, evaluate, info, models, segment, split, train
 from medseg.cli.common import fault, say, why
 from medseg.errors import InputError, MedsegError, OutputError
@@ -35,6 +36,21 @@ app.command("bench")(bench.bench)
 
 # The root of what typer raises for wrong usage: older versions take it from click, newer ones carry a copy of click's.
 _UsageError: Any = typer.BadParameter.mro()[1]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"medseg {medseg.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What stands before the command."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -23,7 +23,7 @@ def evaluate(
     config: Annotated[
         str | None, typer.Option(help="With --model: training config that names data and split file.")
     ] = None,
-    split: Annotated[str, typer.Option(help="With --model: tune or val.")] = "val",
+    split: Annotated[str, typer.Option(help="With --model: val, tune or train.")] = "val",
     source: Annotated[list[str] | None, typer.Option(help="With --model: only these data sets.")] = None,
     device: Annotated[str, typer.Option(help="With --model: auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
@@ -33,7 +33,7 @@ def evaluate(
     Either PREDICTION and TRUTH, two files or two folders paired by name (NAME_labels.tif pairs with NAME_truth.tif,
     NAME_labels.tif or NAME.tif), or --model with --config.
     """
-    from medseg.train.evaluate import summarise
+    from medseg.metrics.report import summarise
 
     if (model is None) == (prediction is None) or (prediction is None) != (truth is None):
         raise typer.BadParameter("give PREDICTION and TRUTH, or --model with --config")
@@ -80,9 +80,7 @@ def _model_scores(name: str, config: str, split: str, sources: tuple[str, ...], 
 def _file_scores(prediction: Path, truth: Path) -> tuple[list[Any], int]:
     """Scores of all pairs, and exit code 3 when something could not be paired or read."""
     from medseg import io
-    from medseg.metrics import match, overlap
-    from medseg.metrics.matching import THRESHOLDS
-    from medseg.train.evaluate import CaseScore
+    from medseg.metrics.report import score_labels
 
     pairs, faults = _pairs(prediction, truth)
     scores = []
@@ -94,9 +92,7 @@ def _file_scores(prediction: Path, truth: Path) -> tuple[list[Any], int]:
         except MedsegError as error:
             faults.append(str(error))
             continue
-        table_ = overlap(real, found)
-        counts = {t: match(table_, t)[0] for t in THRESHOLDS}
-        scores.append(CaseScore("files", io.stem(one), counts, match(table_, 0.5, strict=True)[0], 0.0))
+        scores.append(score_labels(real, found, "files", io.stem(one)))
     for line in faults:
         say(f"medseg: error: {line}")
     return scores, 3 if faults else 0

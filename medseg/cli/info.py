@@ -93,5 +93,7 @@ def card(spec: ModelSpec) -> str:
         rows.setdefault((s.source, s.split, s.images, s.figure), {})[s.averaging] = s.value
     for (source, split, images, figure), v in rows.items():
         lines.append(f"| {source} | {split} | {images} | {figure} | {v['pooled']:.3f} | {v['image mean']:.3f} |")
-    lines += ["", "Limits:", *[f"- {x}" for x in spec.limits], "- For research use only; not a medical device.", ""]
+    if not rows:
+        lines[-2:] = ["Not scored yet."]
+    lines += ["", "Limits:", "", *[f"- {x}" for x in spec.limits], "- For research use only; not a medical device.", ""]
     return "\n".join(lines)

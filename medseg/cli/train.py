@@ -15,7 +15,9 @@ def train(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; default runs/NAME.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare samples.")] = 1,
-    minutes: Annotated[float | None, typer.Option(help="End this stage after so long; replaces stage_minutes.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="End this stage after so long; replaces stage_minutes.")
+    ] = None,
 ) -> int:
     """Train a model, choose thresholds on tune, score val once, write NAME.safetensors.
 

@@ -30,7 +30,7 @@ def make_split(spec: SplitSpec) -> dict[str, dict[str, list[str]]]:
 
 def _split_source(source: SplitSource, tune: float, seed: int) -> dict[str, list[str]]:
     folder = data_root() / source.images
-    files = {p.stem: p for p in sorted(folder.glob("*.*")) if not p.name.startswith(".")}
+    files = {p.stem: p for p in sorted(folder.glob("*.*")) if io.is_image(p) and not p.name.startswith(".")}
     if not files:
         raise MissingError(f"{folder}: no images; set MEDSEG_DATA to the folder that holds the training data")
     if source.group == "file":

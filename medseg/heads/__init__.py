@@ -24,7 +24,8 @@ class Head(Protocol):
     """The contract of a head's NumPy half. ``medseg.testing.heads`` holds the suite that checks it.
 
     All arrays are channel first, ``(C, y, x)`` or ``(C, z, y, x)``. ``spacing`` is the voxel size per array axis; heads measure in
-    units of the finest axis, so only ratios matter.
+    units of the finest axis, so only ratios matter. A head that another package registers also has the class attribute
+    ``Spec``, its `HeadBase` subclass, by which the specs find it.
     """
 
     spec: HeadBase

@@ -23,7 +23,7 @@ class WatershedHead:
     """Two maps: foreground logit, distance to the instance's border as a logit of its share of the largest."""
 
     blendable = True
-    tunable = {"threshold": (0.3, 0.4, 0.5, 0.6, 0.7), "core": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)}
+    tunable = {"threshold": (0.3, 0.4, 0.5, 0.6, 0.7), "core": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)}
 
     def __init__(self, spec: WatershedSpec) -> None:
         self.spec = spec

@@ -71,7 +71,7 @@ def busiest_slice(instances: Instances) -> int:
 
 
 def _pixels(shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Which rows and columns to show, repeated or skipped, so that pixels are square and the picture has a good size."""
+    """Which rows and columns to show, repeated or skipped: pixels become square and the picture gets a good size."""
     extent = [n * s for n, s in zip(shape, spacing, strict=True)]
     size = max(shape)
     if size < _SMALLEST:

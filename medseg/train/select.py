@@ -16,13 +16,14 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from torch import Tensor
 
-from medseg import heads
+from medseg import heads, io
 from medseg.data.cases import Case, find, load_cases
 from medseg.errors import TrainingError
 from medseg.metrics import Counts, match, overlap
+from medseg.metrics.report import summarise
 from medseg.model import Model, save_model
 from medseg.spec import HeadBase, ModelSpec, TrainSpec
-from medseg.train.evaluate import score_cases, summarise
+from medseg.train.evaluate import score_cases
 from medseg.train.loop import fingerprint
 
 # AP is averaged over these while choosing: finding objects counts, and so do their outlines.
@@ -50,9 +51,11 @@ def finish(spec: TrainSpec, weights: dict[str, Tensor], path: Path, device: torc
     if not files:
         raise TrainingError("the split file lists no tune cases, on which thresholds are chosen")
     cases = load_cases(files, spec.preprocess)
-    save_model(path, _model_spec(spec, spec.heads), weights)
-    model = Model.load(path, str(device))
+    untuned = path.with_name(f"{spec.name}.untuned.safetensors")  # the final name means a finished model
+    save_model(untuned, _model_spec(spec, spec.heads), weights)
+    model = Model.load(untuned, str(device))
     maps = [model.maps(case.image) for case in cases]
+    untuned.unlink()
     choices = [choose(head, i, cases, [m[i] for m in maps]) for i, head in enumerate(spec.heads)]
     for choice in choices:
         yield f"tune: {choice.spec.kind} mean AP {choice.score:.3f} with {_settings(choice.spec)}"
@@ -68,8 +71,9 @@ def finish(spec: TrainSpec, weights: dict[str, Tensor], path: Path, device: torc
     final = _model_spec(spec, (head,))
     tried = {c.spec.kind: round(c.score, 4) for c in choices}
     final = final.model_copy(update={"training": final.training | {"tune_ap_by_head": tried}})
-    save_model(path, final, kept)
-    model = Model.load(path, str(device))
+    save_model(untuned, final, kept)
+    model = Model.load(untuned, str(device))
+    untuned.unlink()
     scores = summarise(list(score_cases(model, files)), "tune")
     if val := find(spec.data, "val"):
         scores += summarise(list(score_cases(model, val)), "val")
@@ -137,6 +141,14 @@ def _settings(head: HeadBase) -> str:
     return ", ".join(f"{name} {getattr(head, name):g}" for name in heads.make(head).tunable)
 
 
+def _spacing_range(spec: TrainSpec) -> tuple[tuple[float, float], ...]:
+    """Trained spacing per axis, for models that resample to a physical spacing; empty for those that work in voxels."""
+    if spec.preprocess.spacing is None:
+        return ()
+    spacings = [io.load(f.image, spacing=f.spacing).grid.spacing for f in find(spec.data, "train")]
+    return tuple((min(axis), max(axis)) for axis in zip(*spacings, strict=True))
+
+
 def _model_spec(spec: TrainSpec, head_specs: tuple[HeadBase, ...]) -> ModelSpec:
     return ModelSpec(
         name=spec.name,
@@ -150,6 +162,7 @@ def _model_spec(spec: TrainSpec, head_specs: tuple[HeadBase, ...]) -> ModelSpec:
         preprocess=spec.preprocess,
         heads=head_specs,
         limits=spec.limits,
+        spacing_range=_spacing_range(spec),
         training={
             "config": f"{spec.name}.yaml",
             "config_sha256": fingerprint(spec),
