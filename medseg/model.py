@@ -155,7 +155,7 @@ def read_header(path: str | Path) -> ModelSpec:
             raise ValueError  # cut off, or something follows
     except FileNotFoundError:
         raise MissingError(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, struct.error):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, struct.error):
         raise ModelError(f"{path.name}: is no model file of medseg or is damaged; get it again") from None
     version = about.get("spec_version") if isinstance(about, dict) else None
     if not isinstance(version, int) or version > SPEC_VERSION:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import medseg
 from medseg import presets
-from medseg.errors import DeviceError, MissingError, ModelError
+from medseg.errors import DeviceError, MissingError, ModelError, SpecError
 from medseg.model import Model, choose_device, find, read_header, save_model
 from medseg.nets.net import Net
 from medseg.spec import ModelSpec, NetSpec, OffsetSpec, PreprocessSpec, SemanticSpec
@@ -113,6 +113,7 @@ def test_shipped_models_have_readable_headers():
         "a header beyond the end": struct.pack("<Q", 3_000_000) + b"{}",
         "no JSON": struct.pack("<Q", 4) + b"abcd",
         "deep JSON": struct.pack("<Q", 100_000) + b"[" * 100_000,
+        "no offsets": struct.pack("<Q", 62) + b'{"__metadata__": {"medseg": "{}"}, "a": {"data_offsets": [0]}}',
         "a list": struct.pack("<Q", 2) + b"[]",
         "no metadata": struct.pack("<Q", 2) + b"{}",
         "no text": struct.pack("<Q", 33) + b'{"__metadata__": {"medseg": 3.5}}',
@@ -155,12 +156,24 @@ def test_a_header_that_does_not_fit_names_the_key(tmp_path, change, found):
         read_header(with_header(tmp_path / "odd.safetensors", about))
 
 
+@pytest.mark.parametrize("keep", [-1, -100, 100])
+def test_a_truncated_file_is_refused(saved, keep):
+    saved.write_bytes(saved.read_bytes()[:keep])
+    for read in (read_header, Model.load):
+        with pytest.raises(ModelError, match="is damaged; get it again"):
+            read(saved)
+
+
+def test_a_file_with_something_behind_it_is_refused(saved):
+    saved.write_bytes(saved.read_bytes() + b"x")
+    with pytest.raises(ModelError, match="is damaged; get it again"):
+        read_header(saved)
+
+
 def damaged_weights(path, kind):
     weights = weights_of(spec_of())
     first = next(iter(weights))
-    if kind == "truncated":
-        path.write_bytes(path.read_bytes()[:-100])
-    elif kind == "other net":
+    if kind == "other net":
         save_model(path, spec_of(net=NetSpec(filters=(4, 8, 12))), weights)
     elif kind == "other head":
         save_model(path, spec_of(heads=(SemanticSpec(),)), weights)
@@ -172,10 +185,19 @@ def damaged_weights(path, kind):
         save_model(path, spec_of(net=NetSpec(filters=(4, 8))), weights)
 
 
-@pytest.mark.parametrize("kind", ["truncated", "other net", "other head", "missing", "surplus", "too shallow"])
+@pytest.mark.parametrize("kind", ["other net", "other head", "missing", "surplus", "too shallow"])
 def test_weights_that_do_not_fit_are_refused(saved, kind):
     damaged_weights(saved, kind)
     with pytest.raises(ModelError, match=r"tiny\.safetensors: the weights"):
+        Model.load(saved, "cpu")
+
+
+def test_a_head_without_a_network_half_is_named(saved, monkeypatch):
+    def make(spec, ndim, channels):
+        raise SpecError("no network half for head 'offset'")
+
+    monkeypatch.setattr("medseg.nets.heads.make", make)
+    with pytest.raises(ModelError, match=r"tiny\.safetensors: no network half for head 'offset'"):
         Model.load(saved, "cpu")
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from medseg.nets.backbone import Backbone, kernels, memory_format
+from medseg.nets.heads.dense import foreground_loss
 from medseg.nets.net import Net, fast_dtype
 from medseg.spec import NetSpec, OffsetSpec, SemanticSpec, WatershedSpec
 
@@ -61,6 +62,25 @@ def test_losses_are_named_by_head():
     ]
     terms = net.loss(net(drawn(1, 3, 8, 8), truth), truth)
     assert list(terms) == ["0.foreground", "0.offset", "1.foreground", "2.foreground", "2.distance"]
+
+
+def test_each_head_is_given_its_own_truth():
+    net, seen = net_of(FLAT), []
+    for head in net.heads:
+        head.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    truth = [{"who": torch.tensor(i)} for i in range(3)]
+    net(drawn(2, 3, 8, 8), truth)
+    net(drawn(2, 3, 8, 8))
+    assert [s and int(s["who"]) for s in seen] == [0, 1, 2, None, None, None]
+
+
+def test_foreground_costs_cross_entropy_and_dice_where_voxels_count():
+    p, t, w = np.array([0.9, 0.4, 0.2, 0.7]), np.array([1.0, 1, 0, 0]), np.array([1.0, 1, 1, 0])
+    entropy = -(np.log(0.9) + np.log(0.4) + np.log(0.8)) / 3
+    dice = 1 - (2 * (0.9 + 0.4) + 1) / (0.9 + 0.4 + 0.2 + 2 + 1)
+    logits, target, weight = (torch.tensor(v, dtype=torch.float32) for v in (np.log(p / (1 - p)), t, w))
+    found = foreground_loss(logits, {"foreground": target, "weight": weight})
+    assert found.item() == pytest.approx(entropy + dice, rel=1e-5)
 
 
 def test_no_weight_is_stored_twice_and_all_learn():

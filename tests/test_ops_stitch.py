@@ -160,10 +160,10 @@ def test_regions_that_see_objects_a_voxel_apart_still_count_each_once(seed):
 def test_pieces_join_where_they_agree_and_score_their_weighted_mean():
     mosaic = Mosaic((6, 20))
     add(mosaic, LEFT, LEFT_GROWN, (0, 3, 2, 14), scores=[0.9], classes=[2])  # 36 voxels
-    add(mosaic, RIGHT, RIGHT_GROWN, (0, 3, 6, 10 + 8), scores=[0.6], classes=[2])  # 36 voxels
+    add(mosaic, RIGHT, RIGHT_GROWN, (0, 3, 6, 15), scores=[0.2], classes=[2])  # 27 voxels
     labels, scores, classes = mosaic.finish()
-    assert (labels[0:3, 2:18] == 1).all() and (labels > 0).sum() == 48
-    assert scores == pytest.approx([0.75])
+    assert (labels[0:3, 2:15] == 1).all() and (labels > 0).sum() == 39
+    assert scores == pytest.approx([(36 * 0.9 + 27 * 0.2) / 63])
     assert classes.tolist() == [2]
 
 
@@ -176,6 +176,14 @@ def test_a_piece_joins_only_its_best_partner():
     assert len(np.unique(labels[0:4, 2:18])) == 1
     assert len(np.unique(labels[4:6, 10:18])) == 1
     assert labels[0, 12] != labels[5, 12] and labels[5, 5] == labels[0, 5]
+
+
+def test_a_third_in_common_is_enough_to_join():
+    mosaic = Mosaic((6, 20))
+    add(mosaic, LEFT, LEFT_GROWN, (0, 4, 2, 14))
+    add(mosaic, RIGHT, RIGHT_GROWN, (2, 6, 6, 18))  # two of six rows
+    labels, _, _ = mosaic.finish()
+    assert labels.max() == 1 and (labels[0:4, 2:10] == 1).all() and (labels[2:6, 10:18] == 1).all()
 
 
 def test_pieces_that_hardly_agree_stay_apart():

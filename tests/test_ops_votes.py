@@ -94,6 +94,19 @@ def test_voxels_weigh_as_told():
         assert labels.max() == expected
 
 
+def test_votes_are_blurred_in_physical_units():
+    foreground = np.zeros((9, 16, 16), bool)
+    foreground[1:4, 4:12, 4:12] = foreground[4:7, 4:12, 4:12] = True
+    offsets = np.zeros((3, 9, 16, 16))
+    for axis, size in ((1, 16), (2, 16)):
+        offsets[axis] = 8 - np.arange(size).reshape([-1 if a == axis else 1 for a in range(3)])
+    for spacing, count in ((4.0, 2), (1.0, 1)):  # centres two planes apart: 8 or 2 with a blur of 1.5
+        target = np.where(np.arange(9) < 4, 3, 5).reshape(-1, 1, 1)
+        offsets[0] = (target - np.arange(9).reshape(-1, 1, 1)) * spacing
+        labels, _ = group(foreground, offsets, (spacing, 1.0, 1.0), separation=0.0)
+        assert labels.max() == count
+
+
 def test_no_foreground_is_no_labels():
     labels, agreement = group(np.zeros((5, 5), bool), np.zeros((2, 5, 5)), (1.0, 1.0))
     assert not labels.any() and agreement.tolist() == [0.0]

@@ -132,16 +132,18 @@ def test_windows_that_disagree_are_blended_evenly():
 # --- what the head is told
 
 
-def test_objects_are_found_in_a_stack_of_unknown_spacing():
-    labels = phantoms.blobs((14, 40, 40), 5, 7.0, 0, spacing=(2.2, 1.0, 1.0))
+@pytest.mark.parametrize("spacing", [(4.0, 1.0, 1.0), None])
+def test_heads_are_told_the_anisotropy_also_where_the_image_does_not_say(spacing):
+    labels = phantoms.blobs((18, 60, 60), 5, 12.0, 0, spacing=(4.0, 1.0, 1.0))
     head = OffsetSpec()
     model = knowing(
-        perfect(labels, head, (2.2, 1.0, 1.0)), head, preprocess=PreprocessSpec(low=0, high=100, anisotropy=2.2)
+        perfect(labels, head, (4.0, 1.0, 1.0)), head, preprocess=PreprocessSpec(low=0, high=100, anisotropy=4.0)
     )
-    events = list(run(numbered(labels.shape), model))
-    assert same_partition(events[-1].instances.labels, labels)
-    assert events[0].notes == ("spacing unknown: z is taken to be 2.2 times coarser than in plane",)
-    assert {"volume_px"} <= set(events[-1].instances.table.columns)
+    found = segment(numbered(labels.shape, spacing), model=model)
+    assert match(overlap(labels, found.labels), 0.9)[0].ap == 1.0
+    told = "spacing unknown: z is taken to be 4 times coarser than in plane"
+    assert found.provenance["notes"] == [told] * (spacing is None)
+    assert ("volume_px" in found.table) == (spacing is None)
 
 
 class Bright:

@@ -84,6 +84,12 @@ def test_joint_levels_keep_colours_apart():
     np.testing.assert_allclose(each[:, 4, 4], [1, 1, 1], atol=1e-6)
 
 
+def test_each_channel_keeps_its_own_levels_whatever_the_order():
+    spec = PreprocessSpec(channels=RGB, low=0, high=100, joint=False)
+    planned = plan(colour(blue=30, extra=90, red=10, green=20), spec)
+    assert planned.high.tolist() == [10, 20, 30]
+
+
 @pytest.mark.parametrize("value", [0, -5, 1e-9, 255, 65535, 2.0**25, 3e9])
 def test_a_constant_image_becomes_zeros(value):
     assert (whole(image_of(np.full((16, 16), value, np.float64)), PreprocessSpec()) == 0).all()

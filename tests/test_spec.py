@@ -32,7 +32,11 @@ def test_shipped_training_configs_are_valid_and_their_splits_exist(path: Path) -
     split = read_split(spec.data.split)
     for source in spec.data.sources:
         parts = split[source.name]
-        assert parts["train"] and set(parts["train"]).isdisjoint(parts["val"]) and set(parts["tune"]).isdisjoint(parts["val"])
+        assert (
+            parts["train"]
+            and set(parts["train"]).isdisjoint(parts["val"])
+            and set(parts["tune"]).isdisjoint(parts["val"])
+        )
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)

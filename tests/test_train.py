@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from medseg.errors import MissingError, TrainingError
+from medseg.nets.net import Net
 from medseg.train import Done, Paused, Step, train
 from medseg.train.loop import fingerprint, learning_rate
 
@@ -66,6 +67,18 @@ def test_training_twice_gives_the_same_weights(tiny_training, tmp_path):
     other = run(tiny_training(steps=4, seed=2), tmp_path / "c")[-1]
     assert same_weights(one.weights, two.weights)
     assert not same_weights(one.weights, other.weights)
+
+
+def test_the_averaged_weights_follow_closely_at_first(tiny_training, tmp_path):
+    spec = tiny_training(steps=1)
+    torch.manual_seed(spec.seed)
+    before = Net(spec.net, spec.heads).state_dict()
+    averaged = run(spec, tmp_path / "run")[-1].weights
+    after = load_file(tmp_path / "run" / "checkpoint.safetensors")
+    for name, value in averaged.items():
+        expected = before[name] * 2 / 11 + after[f"net.{name}"] * 9 / 11
+        torch.testing.assert_close(value, expected)
+    assert not torch.equal(averaged["heads.0.layers.0.weight"], after["net.heads.0.layers.0.weight"])
 
 
 # --- stopping and going on

@@ -117,14 +117,22 @@ def _radius(volume: NDArray[np.floating], ndim: int) -> NDArray[np.float64]:
 def _merge_near(
     centres: NDArray[np.floating], count: NDArray[np.int64], voxel: float, ndim: int, separation: float
 ) -> NDArray[np.intp]:
-    """For each centre the index of the one it belongs to: the largest first takes in all within its reach."""
+    """For each centre the index of the one it belongs to.
+
+    The largest first takes in all within its reach; with them it is larger and reaches further, until nothing is added. So a
+    large object whose votes fell into many peaks becomes whole, and small ones keep peaks that a wider blur would lose.
+    """
     into = np.full(len(centres), -1, dtype=np.intp)
-    reach = separation * _radius(count * voxel, ndim)
     tree = cKDTree(centres)
     for i in np.argsort(-count, kind="stable"):
-        if into[i] < 0:
-            near = np.asarray(tree.query_ball_point(centres[i], reach[i]), dtype=np.intp)
+        if into[i] >= 0:
+            continue
+        into[i], size, grown = i, float(count[i]), True
+        while grown:
+            reach = separation * _radius(np.array([size * voxel]), ndim)[0]
+            near = np.asarray(tree.query_ball_point(centres[i], reach), dtype=np.intp)
             near = near[into[near] < 0]
             into[near] = i
-            into[i] = i
+            size += float(count[near].sum())
+            grown = bool(len(near))
     return into

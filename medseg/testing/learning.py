@@ -112,7 +112,7 @@ class LearnContract:
 
     @pytest.mark.parametrize("ndim", [2, pytest.param(3, marks=pytest.mark.slow)])
     def test_a_tiny_net_learns_one_image_by_heart(self, ndim: int) -> None:
-        shape, spacing = {2: (64, 64), 3: (16, 32, 32)}[ndim], (1.0,) * ndim
+        shape, spacing = {2: (64, 64), 3: (20, 32, 32)}[ndim], (1.0,) * ndim
         labels = phantoms.blobs(shape, {2: 8, 3: 4}[ndim], {2: 7.0, 3: 5.5}[ndim], 5, self.separates_touching)
         head = heads.make(self.spec)
         truth = [{k: torch.from_numpy(v)[None] for k, v in head.targets(labels, None, spacing).items()}]

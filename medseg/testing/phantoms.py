@@ -14,7 +14,7 @@ from medseg.errors import InputError
 
 Labels = NDArray[np.int32]
 
-_TRIES = 500
+_TRIES = 200  # for one object, until it counts as not fitting
 
 
 def blobs(
@@ -62,20 +62,21 @@ def blobs(
     step = np.ones(len(shape)) if spacing is None else np.asarray(spacing, dtype=float)
     labels = np.zeros(shape, dtype=np.int32)
     placed: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-    room = np.array(shape) * step - 2.4 * radius - 4 * step
-    for _ in range(_TRIES * n):
-        if len(placed) == n or (room <= 0).any():
-            break
+    room = np.array(shape) * step - 2.4 * radius - 3 * step
+    failed = 0  # tries since the last one that found a place
+    while len(placed) < n and failed < _TRIES and (room > 0).all():
         axes = radius * rng.uniform(0.8, 1.2, len(shape))
         if touching and placed:
             found = _beside(rng, labels, placed, axes, step)
         else:
             centre = rng.uniform(axes + step, np.array(shape) * step - axes - 2 * step)
             found = _free(labels, centre, axes, step, gap=2)
+        failed += 1
         if found is not None:
             centre, box, mask = found
             labels[box][mask] = len(placed) + 1
             placed.append((centre, axes))
+            failed = 0
     if len(placed) == n:
         return labels
     raise InputError(f"{n} blobs of radius {radius:g} do not fit into {shape}; ask for fewer or smaller ones")
