@@ -73,6 +73,15 @@ def test_a_large_centre_takes_in_the_small_ones_within_its_reach():
     assert joined[2, 0] == joined[4, 0] != joined[6, 0]
 
 
+def test_a_centre_that_took_others_in_reaches_further():
+    # reach of 40 voxels at a share of .9 is 3.2, of 79 voxels 4.5: the third comes in only after the second
+    first, second, third = (2, 40, (15, 20)), (4, 39, (15, 23)), (6, 20, (15, 16))
+    one, _ = group(*point_clusters(a=first, b=second, c=third), (1.0, 1.0), blur=0.5, separation=0.9)
+    assert one[2, 0] == one[4, 0] == one[6, 0] > 0
+    apart, _ = group(*point_clusters(a=first, c=third), (1.0, 1.0), blur=0.5, separation=0.9)
+    assert apart[2, 0] != apart[6, 0]
+
+
 def test_too_few_votes_leave_no_label():
     foreground, offsets = point_clusters(only=(2, 7, (15, 20)))
     assert group(foreground, offsets, (1.0, 1.0), votes=8.0)[0].max() == 0

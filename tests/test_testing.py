@@ -48,7 +48,7 @@ def test_the_same_seed_draws_the_same():
 @pytest.mark.parametrize("shape, n", [((30, 30), 99), ((9, 9), 1), ((5, 80, 80), 1)])
 def test_too_many_or_too_large_is_an_error(shape, n):
     with pytest.raises(InputError, match="do not fit"):
-        blobs(shape, n, 5.0, 0)
+        blobs(shape, n, 5.0, 0, touching=False)
 
 
 def test_a_bar_and_a_ring_of_one_piece():

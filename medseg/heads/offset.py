@@ -26,7 +26,7 @@ class OffsetHead:
         "threshold": (0.3, 0.4, 0.5, 0.6, 0.7),
         "blur": (1.5, 2.0, 3.0, 4.0, 5.0),
         "votes": (8.0, 14.0, 20.0, 30.0),
-        "separation": (0.5, 0.7, 0.9, 1.1),
+        "separation": (0.3, 0.5, 0.7, 0.9),
     }
 
     def __init__(self, spec: OffsetSpec) -> None:

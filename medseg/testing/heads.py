@@ -21,7 +21,8 @@ class HeadContract(DecodeContract, LearnContract):
     iou : float
         Overlap with which objects must come back from perfect maps.
     overfit_steps, overfit_rate : int, float
-        Adam steps, and their rate, in which a net of 8, 16, 32 filters must learn one image by heart.
+        Adam steps (twice as many in 3-D), and their rate, in which a net of 8, 16, 32 filters must learn one image by
+        heart.
 
     Examples
     --------

@@ -14,7 +14,7 @@ from medseg.errors import InputError
 
 Labels = NDArray[np.int32]
 
-_TRIES = 200  # for one object, until it counts as not fitting
+_TRIES = 2000  # for one object, until it counts as not fitting
 
 
 def blobs(
