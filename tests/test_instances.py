@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
+from medseg.candidates import Candidates
 from medseg.errors import GeometryError, InputError
 from medseg.grid import Grid
-from medseg.candidates import Candidates
 from medseg.instances import Instances
 
 settings.register_profile("medseg", deadline=None, max_examples=60)
