@@ -104,8 +104,8 @@ class NetSpec(Spec):
 
     @model_validator(mode="after")
     def _complete(self) -> NetSpec:
-        if len(self.filters) < 2:
-            raise ValueError("filters needs at least two levels")
+        if len(self.filters) < 3:
+            raise ValueError("filters needs at least three levels")
         if not self.strides:
             one, two = (1,) * self.ndim, (2,) * self.ndim
             object.__setattr__(self, "strides", (one, *[two] * (len(self.filters) - 1)))
@@ -263,7 +263,7 @@ class ModelSpec(Spec):
     classes: tuple[str, ...] = ("object",)
     net: NetSpec
     preprocess: PreprocessSpec
-    heads: tuple[HeadSpec, ...]
+    heads: tuple[HeadSpec, ...] = Field(min_length=1)
     training: dict[str, Any] = Field(default_factory=dict, description="data, split, steps, seed, config, as run")
     spacing_range: tuple[tuple[float, float], ...] = Field(
         default=(), description="(smallest, largest) trained spacing per array axis in mm; empty: voxels, any spacing"

@@ -75,8 +75,8 @@ def test_head_specs_survive_json_through_a_model_header(kind: str) -> None:
         ({"heads": [{"kind": "offset", "treshold": 0.5}]}, "treshold"),
         ({"heads": []}, "heads"),
         ({"net": {"ndim": 2, "in_channels": 2}}, "in_channels"),
-        ({"net": {"ndim": 2, "in_channels": 3, "filters": [8]}}, "two levels"),
-        ({"net": {"ndim": 2, "in_channels": 3, "filters": [8, 16], "strides": [[2, 2], [2, 2]]}}, "finest"),
+        ({"net": {"ndim": 2, "in_channels": 3, "filters": [8]}}, "three levels"),
+        ({"net": {"ndim": 2, "in_channels": 3, "filters": [8, 16, 32], "strides": [[2, 2], [2, 2], [2, 2]]}}, "finest"),
         ({"name": "../evil"}, "name"),
     ],
 )

@@ -98,7 +98,7 @@ def load_cases(files: list[CaseFiles], spec: PreprocessSpec) -> tuple[Case, ...]
         prepared = preprocess.plan(image, spec)
         array = prepared.read(image, tuple(slice(0, n) for n in image.grid.shape))
         labels = prepared.to_model_labels(truth)
-        out.append(Case(one.source, one.stem, array, labels, prepared.grid.spacing, centres(labels)))
+        out.append(Case(one.source, one.stem, array, labels, prepared.model_spacing, centres(labels)))
     return tuple(out)
 
 

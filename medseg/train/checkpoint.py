@@ -45,7 +45,7 @@ def load_checkpoint(
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["medseg"])
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise TrainingError(
             f"{path}: is no readable checkpoint ({type(error).__name__}); delete it to start anew"
         ) from None
