@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import medseg
 from medseg import heads, io, preprocess
+from medseg.candidates import Candidates
 from medseg.errors import InputError, ModelError
 from medseg.image import Image
 from medseg.instances import Instances
@@ -111,8 +112,7 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
             done += 1
             yield Progress(done, total)
         size = tuple(s.stop - s.start for s in grown)
-        native = np.stack([preprocess.resize(m, size, order=1) for m in maps.mean()])
-        found = head.decode(native, plan.spacing)
+        found = _onto(head.decode(maps.mean(), plan.model_spacing), size)
         mosaic.add(core, grown, found.boxes, found.masks, found.scores.tolist(), found.classes.tolist())
         view = mosaic.labels[core].view()
         view.flags.writeable = False
@@ -288,6 +288,16 @@ def _windows(grown: regions.Region, plan: Plan, head: heads.Head, options: RunSp
 
 def _overlap(size: tuple[int, ...], head: heads.Head, plan: Plan) -> tuple[int, ...]:
     return tuple(min(r, s // 2) for r, s in zip(head.reach(plan.model_spacing), size, strict=True))
+
+
+def _onto(found: Candidates, size: tuple[int, ...]) -> Candidates:
+    """Candidates of the model's grid on the image's (nearest voxel); those that no voxel of it shows are gone."""
+    if found.shape == size:
+        return found
+    labels = preprocess.resize(found.paint(order="index")[0], size, order=0).astype(np.int32, copy=False)
+    kept = np.unique(labels)
+    kept = kept[kept > 0] - 1
+    return Candidates.from_labels(labels, scores=found.scores[kept], classes=found.classes[kept])
 
 
 class _Blend:

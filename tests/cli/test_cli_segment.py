@@ -34,8 +34,8 @@ def test_one_file(medseg, field, tmp_path):
     assert labels.labels.shape == (80, 112) and 1 <= len(labels) <= 30
     assert list(table["id"]) == list(labels.table["id"]) and list(table["voxels"]) == list(labels.table["voxels"])
     assert "area_px" in table and re.search(r"\d+", out).group() == str(len(labels))
-    picture = Picture.open(tmp_path / "out/field_overlay.png")
-    assert picture.mode == "RGB" and picture.width * 80 == picture.height * 112
+    with Picture.open(tmp_path / "out/field_overlay.png") as picture:
+        assert picture.mode == "RGB" and picture.width * 80 == picture.height * 112
 
 
 def test_json_one_object_for_each_case(medseg, field, stack, tmp_path):
