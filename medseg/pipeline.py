@@ -118,6 +118,10 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
         view.flags.writeable = False
         yield Region(core, view)
     labels, scores, classes = mosaic.finish()
+    if len(scores) >= 10 and np.median(scores) < 0.5:
+        notes += (
+            f"half of the scores are below {np.median(scores):.2f}: {model.spec.name} may not be made for such images",
+        )
     seconds = time.monotonic() - started
     instances = Instances.from_labels(
         labels,
