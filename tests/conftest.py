@@ -74,3 +74,11 @@ def tiny_training(tmp_path, monkeypatch):
         return TrainSpec.model_validate(settings | changes)
 
     return make
+
+
+@pytest.fixture
+def drawn():
+    """Five objects apart from one another, (40, 60)."""
+    from medseg.testing import phantoms
+
+    return phantoms.blobs((40, 60), 5, 5.0, 0, touching=False)

@@ -15,19 +15,7 @@ from medseg.pipeline import Finished, Progress, Region, Started, run, segment
 from medseg.spec import OffsetSpec, PreprocessSpec, RunSpec, SemanticSpec, WatershedSpec
 from medseg.testing import phantoms
 from medseg.testing.decoding import each_field, same_partition
-from medseg.testing.models import Lookup, knowing, numbered, perfect
-
-
-def flat(labels, head=None, **changes):
-    """A model that knows these 2-D labels, and its image."""
-    head = head or SemanticSpec()
-    return knowing(perfect(labels, head, (1.0, 1.0)), head, **changes), numbered(labels.shape)
-
-
-@pytest.fixture
-def drawn():
-    return phantoms.blobs((40, 60), 5, 5.0, 0, touching=False)
-
+from medseg.testing.models import Lookup, flat, knowing, numbered, perfect
 
 # --- events
 

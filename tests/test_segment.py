@@ -9,22 +9,9 @@ from medseg.errors import GeometryError, InputError, MedsegError, ModelError
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.pipeline import default_model, segment
-from medseg.spec import NetSpec, PreprocessSpec, RunSpec, SemanticSpec
-from medseg.testing import phantoms
+from medseg.spec import NetSpec, PreprocessSpec, RunSpec
 from medseg.testing.decoding import same_partition
-from medseg.testing.models import knowing, numbered, perfect
-
-
-def flat(labels, head=None, **changes):
-    """A model that knows these 2-D labels, and its image."""
-    head = head or SemanticSpec()
-    return knowing(perfect(labels, head, (1.0, 1.0)), head, **changes), numbered(labels.shape)
-
-
-@pytest.fixture
-def drawn():
-    return phantoms.blobs((40, 60), 5, 5.0, 0, touching=False)
-
+from medseg.testing.models import flat, knowing, numbered
 
 # --- refusals
 

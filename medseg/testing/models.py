@@ -89,3 +89,9 @@ def knowing(maps: Maps, head: HeadBase | None = None, **changes: Any) -> Model:
         "heads": (head or SemanticSpec(),),
     }
     return Model(ModelSpec(**settings | changes), Path("knowing"), "0" * 64, torch.device("cpu"), Lookup(maps))
+
+
+def flat(labels: NDArray[np.int32], head: HeadBase | None = None, **changes: Any) -> tuple[Model, Image]:
+    """A model that knows these 2-D labels (y, x), by default through a semantic head, and the image it knows them of."""
+    head = head or SemanticSpec()
+    return knowing(perfect(labels, head, (1.0, 1.0)), head, **changes), numbered(labels.shape)
