@@ -158,7 +158,9 @@ def read_header(path: str | Path) -> ModelSpec:
     except (OSError, ValueError, LookupError, TypeError, RecursionError, struct.error):
         raise ModelError(f"{path.name}: is no model file of medseg or is damaged; get it again") from None
     version = about.get("spec_version") if isinstance(about, dict) else None
-    if not isinstance(version, int) or version > SPEC_VERSION:
+    if not isinstance(version, int):
+        raise ModelError(f"{path.name}: its header names no spec version; it is damaged, get it again")
+    if version > SPEC_VERSION:
         raise ModelError(f"{path.name}: was written by a newer medseg (spec {version}); upgrade medseg")
     try:
         return parse(ModelSpec, about, path.name)

@@ -15,7 +15,7 @@ from scipy.ndimage import zoom
 
 from medseg.errors import GeometryError, InputError, ModelError
 from medseg.grid import Grid
-from medseg.image import Image
+from medseg.image import Image, Source
 from medseg.ops.resample import onto
 from medseg.spec import PreprocessSpec
 
@@ -127,7 +127,17 @@ def combine(images: Mapping[str, Image]) -> Image:
         arrays.append(voxels.astype(np.float32))
     array = np.stack(arrays)
     array.flags.writeable = False
-    return replace(first, array=array, channels=tuple(images))
+    return replace(first, array=array, channels=tuple(images), source=_sources([i.source for i in images.values()]))
+
+
+def _sources(sources: list[Source | None]) -> Source | None:
+    """One source of all images, so that the content hash is of everything that was looked at; None if one has none."""
+    known = [s for s in sources if s is not None]
+    if len(known) < len(sources):
+        return None
+    files = tuple(file for s in known for file in s.files)
+    notes = tuple(dict.fromkeys(n for s in known for n in s.notes))
+    return replace(known[0], files=files, notes=notes)
 
 
 def resize(array: NDArray[np.generic], shape: tuple[int, ...], order: int) -> NDArray[np.generic]:

@@ -90,6 +90,12 @@ def test_crops_of_one_field_are_found():
     assert [groups[s] for s in ("alone", "flat", "flat2", "taller")] == ["alone", "flat", "flat2", "taller"]
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 200.0])
+def test_crops_are_found_whatever_their_range_of_values(scale):
+    dim = {f"{x}": (field(1)[:32, 40 * x : 40 * x + 40] * scale).astype(np.float32) for x in range(2)}
+    assert set(touching_crops(dim).values()) == {"0"}
+
+
 @pytest.mark.parametrize("path", SPLITS, ids=lambda p: p.stem)
 def test_committed_splits_are_disjoint(path):
     assert (path.parent / json.loads(path.read_text())["recipe"]).is_file()

@@ -7,7 +7,7 @@ import pytest
 
 from medseg.errors import GeometryError, InputError, ModelError
 from medseg.grid import Grid
-from medseg.image import Image
+from medseg.image import Image, Source
 from medseg.ops.resample import onto
 from medseg.preprocess import combine, plan, resize
 from medseg.spec import PreprocessSpec
@@ -207,6 +207,19 @@ def test_images_on_one_grid_are_stacked_in_the_order_named():
     assert both.channels == ("t1", "flair") and both.modality == "MR"
     assert both.grid == one.grid
     assert both.voxels()[:, 0, 0].tolist() == [1, 2]
+
+
+def test_images_stacked_have_the_hash_of_all_their_files(tmp_path):
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+    images = [image_of(np.zeros((4, 5), np.uint8), 1.0) for _ in range(3)]
+    a, b, c = (
+        replace(image, source=Source((tmp_path / name,), "tiff", {}, ("mm is assumed",)))
+        for image, name in zip(images, "abc", strict=True)
+    )
+    both, other = combine({"x": a, "y": b}).source, combine({"x": a, "y": c}).source
+    assert both.content_hash() != other.content_hash() and both.notes == ("mm is assumed",)
+    assert combine({"x": a, "y": images[0]}).source is None  # half a source would vouch for the whole
 
 
 def test_the_others_are_resampled_onto_the_first():

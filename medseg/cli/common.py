@@ -40,6 +40,18 @@ def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     return None if values is None else tuple(int(v) for v in values)
 
 
+@contextmanager
+def results_folder(output: Path) -> Iterator[None]:
+    """Make the folder for results before any work is done, and take a new one away again where nothing came of it."""
+    new = not output.exists()
+    make_folder(output)
+    try:
+        yield
+    finally:
+        if new and not any(output.iterdir()):
+            output.rmdir()
+
+
 def make_folder(output: Path) -> None:
     """Make the folder for results, or say before any work is done that nothing can be written there.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medseg.cli.common import make_folder, numbers, progress, say, whole_numbers, why
+from medseg.cli.common import numbers, progress, results_folder, say, whole_numbers, why
 from medseg.errors import MedsegError, MedsegWarning, OutputError, SpecError
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def segment(
 
     if unit not in ("mm", "um"):
         raise typer.BadParameter(f"{unit!r} is neither mm nor um", param_hint="--unit")
+    if unit != "mm" and spacing is None:
+        raise typer.BadParameter("is the unit of --spacing, which is not given", param_hint="--unit")
     size = numbers(spacing, "--spacing")
     options = parse(
         RunSpec,
@@ -72,13 +74,13 @@ def segment(
     for one in inputs:
         if os.path.isdir(one) and os.path.isdir(output) and os.path.samefile(one, output):
             raise SpecError(f"--output {output} is also an input; choose another folder, or results become inputs")
-    make_folder(output)
     tell = _Tell(as_json)
-    paths = _expand(inputs, tell)
-    if paths:
-        loaded.check()
-    with progress() as bar:
-        _each(paths, _Job(output, _Names(paths), load, chosen, loaded, options, bar), tell)
+    with results_folder(output):
+        paths = _expand(inputs, tell)
+        if paths:
+            loaded.check()
+        with progress() as bar:
+            _each(paths, _Job(output, _Names(paths), load, chosen, loaded, options, bar), tell)
     return tell.code
 
 
@@ -137,7 +139,8 @@ def _one(path: Path, job: _Job) -> dict[str, Any]:
         "count": len(last.instances),
         "unit": image.length_unit,
         "seconds": round(time.monotonic() - started, 3),
-        "warnings": list(dict.fromkeys([*said, *(image.source.notes if image.source else ()), *last.notes])),
+        "warnings": list(dict.fromkeys([*said, *last.notes])),
+        "notes": [n for n in (image.source.notes if image.source else ()) if n not in said],
     }
 
 
@@ -249,6 +252,8 @@ class _Tell:
             print(f"{case['case']}: {case['count']} instances in {case['seconds']:.1f} s -> {files}", flush=True)
         for warning in case["warnings"]:
             say(f"medseg: {case['case']}: {warning}")
+        for note in case["notes"]:
+            say(f"medseg: {case['case']}: note: {note}")
 
     def failed(self, where: str | Path, error: Exception) -> None:
         """One input failed."""

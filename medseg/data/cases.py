@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from medseg import io, preprocess, presets
 from medseg.errors import InputError, MissingError, SpecError
 from medseg.image import Image
+from medseg.ops.labels import dense
 from medseg.spec import DataSpec, PreprocessSpec, SourceSpec
 
 SPLITS = ("train", "tune", "val")
@@ -97,7 +98,7 @@ def load_cases(files: list[CaseFiles], spec: PreprocessSpec) -> tuple[Case, ...]
         image, truth = one.load()
         prepared = preprocess.plan(image, spec)
         array = prepared.read(image, tuple(slice(0, n) for n in image.grid.shape))
-        labels = prepared.to_model_labels(truth)
+        _, labels = dense(prepared.to_model_labels(truth))  # targets count ids: 1 to N whatever the file holds
         out.append(Case(one.source, one.stem, array, labels, prepared.model_spacing, centres(labels)))
     return tuple(out)
 

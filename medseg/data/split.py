@@ -16,6 +16,8 @@ from medseg.data.cases import data_root
 from medseg.errors import MissingError, SpecError
 from medseg.spec import SplitSource, SplitSpec
 
+_FLAT = 0.05  # an edge that varies less than this share of its image's standard deviation shows nothing to match
+
 
 def make_split(spec: SplitSpec) -> dict[str, dict[str, list[str]]]:
     """Carry out a recipe: {source: {train: [stems], tune: [...], val: [...]}}.
@@ -144,8 +146,9 @@ def touching_crops(images: dict[str, NDArray[np.generic]], likeness: float = 0.9
             ((slice(0, 1),), (slice(-1, None),)),
             ((slice(None), slice(0, 1)), (slice(None), slice(-1, None))),
         ):
-            a = _standard(np.stack([images[s][last].astype(np.float64).ravel() for s in members]))
-            b = _standard(np.stack([images[s][first].astype(np.float64).ravel() for s in members]))
+            contrast = np.array([images[s].std() for s in members])
+            a = _standard(np.stack([images[s][last].astype(np.float64).ravel() for s in members]), contrast)
+            b = _standard(np.stack([images[s][first].astype(np.float64).ravel() for s in members]), contrast)
             for i, j in np.argwhere(a @ b.T >= likeness):
                 if i != j:
                     x, y = sorted((root(members[i]), root(members[j])))
@@ -153,9 +156,9 @@ def touching_crops(images: dict[str, NDArray[np.generic]], likeness: float = 0.9
     return {s: root(s) for s in stems}
 
 
-def _standard(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows with mean 0 and length 1; a row without structure becomes 0 and correlates with nothing."""
+def _standard(rows: NDArray[np.float64], contrast: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows with mean 0 and length 1; a row without structure, seen beside its image's, becomes 0 and correlates with nothing."""
     rows = rows - rows.mean(axis=1, keepdims=True)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    flat = length < 2.0 * np.sqrt(rows.shape[1])
+    flat = length <= _FLAT * contrast[:, None] * np.sqrt(rows.shape[1])
     return np.where(flat, 0, rows / np.where(flat, 1, length))

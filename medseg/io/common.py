@@ -76,8 +76,12 @@ def respace(image: Image, spacing: float | Sequence[float] | None, unit: Literal
     ------
     GeometryError
         If the count of numbers does not fit the axes, or one is not positive.
+    InputError
+        A unit without a spacing.
     """
     if spacing is None:
+        if unit != "mm":
+            raise InputError(f"unit={unit!r} is the unit of spacing, which is not given; give both or neither.")
         return image
     grid = image.grid
     wanted = np.array(Grid.from_spacing(grid.shape, spacing, unit=unit).spacing)

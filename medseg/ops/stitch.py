@@ -145,16 +145,13 @@ def _joined(pieces: list[_Piece], grown: list[Region]) -> list[list[int]]:
         return i
 
     best: dict[tuple[int, int], tuple[float, int]] = {}  # (piece, other region) -> likeness, partner
-    for i, a in enumerate(pieces):
-        for j in range(i + 1, len(pieces)):
-            b = pieces[j]
-            if a.region == b.region or a.kind != b.kind:
-                continue
-            likeness = _likeness(a, b, grown)
-            if likeness > _SAME:
-                for me, you, other in ((i, j, b.region), (j, i, a.region)):
-                    if likeness > best.get((me, other), (0.0, -1))[0]:
-                        best[me, other] = (likeness, you)
+    for i, j in _meeting(pieces):
+        a, b = pieces[i], pieces[j]
+        likeness = _likeness(a, b, grown)
+        if likeness > _SAME:
+            for me, you, other in ((i, j, b.region), (j, i, a.region)):
+                if likeness > best.get((me, other), (0.0, -1))[0]:
+                    best[me, other] = (likeness, you)
     for (me, _), (_, you) in best.items():
         if best.get((you, pieces[me].region), (0.0, -1))[1] == me:
             x, y = sorted((root(me), root(you)))
@@ -163,6 +160,25 @@ def _joined(pieces: list[_Piece], grown: list[Region]) -> list[list[int]]:
     for i in range(len(pieces)):
         out.setdefault(root(i), []).append(i)
     return list(out.values())
+
+
+def _meeting(pieces: list[_Piece]) -> list[tuple[int, int]]:
+    """Pairs (i < j) of one kind and of different regions whose boxes meet: a sweep along the axis on which pieces spread most."""
+    if not pieces:
+        return []
+    starts = np.array([[s.start for s in p.box] for p in pieces])
+    axis = int(np.ptp(starts, axis=0).argmax())
+    pairs, open_now = [], list[int]()
+    for j in np.argsort(starts[:, axis], kind="stable").tolist():
+        b = pieces[j]
+        open_now = [i for i in open_now if pieces[i].box[axis].stop > b.box[axis].start]
+        pairs += [
+            (min(i, j), max(i, j))
+            for i in open_now
+            if pieces[i].region != b.region and pieces[i].kind == b.kind and _meet(pieces[i].box, b.box) is not None
+        ]
+        open_now.append(j)
+    return sorted(pairs)
 
 
 def _likeness(a: _Piece, b: _Piece, grown: list[Region]) -> float:

@@ -114,6 +114,7 @@ def test_alone(medseg, tmp_path, name):
     result = medseg("segment", tmp_path / name, "-o", tmp_path / "out")
     assert result.code == 4 and result.out == "" and len(result.err.splitlines()) == 1
     check(result.errors[0], name)
+    assert not (tmp_path / "out").exists()  # nothing came of it
 
 
 def test_spacing_that_does_not_fit_one_of_two(medseg, field, stack, tmp_path):
@@ -129,6 +130,7 @@ USAGE = [
     (["--model", "nuclei9d"], "nuclei2d, nuclei3d"),
     (["--model", "{tmp}"], "no model"),
     (["--unit", "cm"], "'cm'"),
+    (["--unit", "um"], "--spacing"),
     (["--spacing", "a,b"], "'a,b'"),
     (["--spacing", "1,-1"], "positive"),
     (["--spacing", "nan"], "positive"),

@@ -51,7 +51,10 @@ def test_json_one_object_for_each_case(medseg, field, stack, tmp_path):
         assert all(Path(f).stat().st_size for f in case["files"])
         assert case["count"] == len(io.load_labels(case["files"][0])) and case["seconds"] > 0
     assert io.load_labels(found[0]["files"][0]).grid.spacing == pytest.approx((1e-3, 5e-4, 5e-4))
-    assert err.splitlines() == [f"medseg: {c['case']}: {w}" for c in found for w in c["warnings"]]
+    said = [[*c["warnings"], *(f"note: {n}" for n in c["notes"])] for c in found]
+    assert err.splitlines() == [
+        f"medseg: {c['case']}: {w}" for c, lines in zip(found, said, strict=True) for w in lines
+    ]
 
 
 def test_no_instance_is_a_normal_result(medseg, tmp_path):
@@ -90,7 +93,7 @@ def test_two_inputs_with_the_same_stem(medseg, field, tmp_path):
 
 def test_ct_needs_a_model_and_force(medseg, ct, tmp_path):
     result = medseg("segment", ct, "-o", tmp_path / "out")
-    assert result.code == 4 and result.out == "" and not list((tmp_path / "out").iterdir())
+    assert result.code == 4 and result.out == "" and not (tmp_path / "out").exists()
     assert len(result.errors) == 1 and "CT" in result.errors[0] and "--model" in result.errors[0]
     result = medseg("segment", ct, "-o", tmp_path / "out", "--model", "nuclei3d")
     assert result.code == 4 and len(result.errors) == 1 and "--force" in result.errors[0]
