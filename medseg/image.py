@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from medseg.errors import FormatError, InputError, MissingError
 from medseg.grid import Grid
+from medseg.ops.resample import check_world, onto
 
 AnyArray = npt.NDArray[Any]
 
@@ -299,6 +300,27 @@ class Image:
         grid = self.grid.crop(start, stop)
         region = (slice(None), *(slice(a, b) for a, b in zip(start, stop, strict=True)))
         return replace(self, array=_part(self.array, region, (self.array.shape[0], *grid.shape)), grid=grid)
+
+    def on(self, grid: Grid) -> Self:
+        """Return the image at the voxels of another grid in the same world, float32, by linear interpolation.
+
+        Beyond the image lies the lowest value of each channel. Voxels are read when they are touched. Where the grids
+        match, this is the image itself.
+
+        Raises
+        ------
+        GeometryError
+            If the grids do not share a world: other number of axes, unit or frame of reference.
+        """
+        check_world(self.grid, grid)
+        if self.grid.matches(grid):
+            return self
+
+        def read() -> AnyArray:
+            voxels = self.voxels().astype(np.float32)
+            return np.stack([onto(c, self.grid, grid, order=1, outside=float(c.min())) for c in voxels])
+
+        return replace(self, array=LazyArray((self.array.shape[0], *grid.shape), np.float32, read), grid=grid)
 
     def select(self, channels: str | int | Sequence[str | int]) -> Self:
         """Return the image with some channels, by name or number, in the order given; lazy voxels stay unread."""

@@ -15,7 +15,7 @@ from medseg.errors import GeometryError, InputError
 from medseg.grid import Grid
 from medseg.ops import labels as ops
 from medseg.ops.labels import Labels
-from medseg.ops.resample import onto
+from medseg.ops.resample import check_world, onto
 
 Mask = npt.NDArray[np.bool_]
 
@@ -169,12 +169,7 @@ class Instances:
         GeometryError
             If the grids do not share a world: other number of axes, unit or frame of reference.
         """
-        if grid.ndim != self.grid.ndim or grid.unit != self.grid.unit:
-            raise GeometryError(
-                f"Labels on {self.grid.describe()} cannot be put on {grid.describe()}: no common world."
-            )
-        if grid.frame and self.grid.frame and grid.frame != self.grid.frame:
-            raise GeometryError("The frames of reference differ; register the two images first.")
+        check_world(self.grid, grid)
         labels = (
             self.labels if self.grid.matches(grid) else onto(self.labels, self.grid, grid, order=0).astype(np.int32)
         )

@@ -16,7 +16,6 @@ from scipy.ndimage import zoom
 from medseg.errors import GeometryError, InputError, ModelError
 from medseg.grid import Grid
 from medseg.image import Image, Source
-from medseg.ops.resample import onto
 from medseg.spec import PreprocessSpec
 
 Region = tuple[slice, ...]
@@ -115,16 +114,12 @@ def combine(images: Mapping[str, Image]) -> Image:
     for name, image in images.items():
         if len(image.channels) != 1:
             raise InputError(f"{name}: has {len(image.channels)} channels; a named input must have one")
-        voxels = image.voxels()[0]
-        if not first.grid.matches(image.grid):
-            if first.grid.frame and image.grid.frame and first.grid.frame != image.grid.frame:
-                raise GeometryError(
-                    f"{name}: lies in another frame of reference than {first_name}; register the two images first"
-                )
-            if not (first.grid.known and image.grid.known) or first.grid.ndim != image.grid.ndim:
-                raise GeometryError(f"{name}: {first.grid.why_not(image.grid)}; give images that lie in one space")
-            voxels = onto(voxels.astype(np.float32), image.grid, first.grid, order=1)
-        arrays.append(voxels.astype(np.float32))
+        if not (image.grid.known or first.grid.matches(image.grid)):
+            raise GeometryError(f"{name}: {first.grid.why_not(image.grid)}; give images that lie in one space")
+        try:
+            arrays.append(image.on(first.grid).voxels()[0].astype(np.float32))
+        except GeometryError as error:
+            raise GeometryError(f"{name}: does not lie in the space of {first_name}: {error}") from None
     array = np.stack(arrays)
     array.flags.writeable = False
     return replace(first, array=array, channels=tuple(images), source=_sources([i.source for i in images.values()]))

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -272,3 +273,36 @@ def test_check_finite_counts_and_keeps_to_the_region():
 
 def test_repr_shows_no_voxels(volume):
     assert "array=" not in repr(volume)
+
+
+# --- onto another grid
+
+
+def test_a_ramp_on_another_grid_has_the_value_of_the_place():
+    grid = Grid.from_spacing((6, 8, 9), (2.0, 1.0, 0.5))
+    z, y, x = np.meshgrid(*map(np.arange, grid.shape), indexing="ij")
+    place = grid.to_world(np.stack([z, y, x], axis=-1))
+    image = Image((place @ [3.0, 5.0, 7.0])[None].astype(np.int32), grid, "CT")
+    target = grid.crop((1, 1, 1), (5, 7, 8)).resample((1.0, 0.8, 0.9))
+    moved = image.on(target)
+    assert isinstance(moved.array, LazyArray) and not moved.array.loaded and moved.grid == target
+    inside = target.to_world(np.argwhere(np.ones(target.shape)))
+    whole = Image((place @ [3.0, 5.0, 7.0])[None], grid, "CT").on(target).voxels().ravel()
+    np.testing.assert_allclose(whole, inside @ [3.0, 5.0, 7.0], atol=1e-4)
+    assert moved.voxels().dtype == np.float32 and np.abs(moved.voxels().ravel() - whole).max() < 1
+
+
+def test_beyond_an_image_lies_its_lowest_value():
+    image = Image(np.array([[[-1000, 50], [60, 70]], [[5, 6], [7, 8]]]), Grid.from_spacing((2, 2), 1.0))
+    moved = image.on(image.grid.pad((1, 0), (0, 0))).voxels()
+    assert moved[:, 0].tolist() == [[-1000, -1000], [5, 5]] and moved[0, 1:].tolist() == [[-1000, 50], [60, 70]]
+
+
+def test_an_image_on_its_own_grid_is_itself():
+    image = Image(np.zeros((1, 4, 5), np.uint8), Grid.from_spacing((4, 5), 1.0))
+    assert image.on(Grid.from_spacing((4, 5), 1.0)) is image
+    with pytest.raises(GeometryError, match="no common world"):
+        image.on(Grid.from_spacing((4, 5)))
+    with pytest.raises(GeometryError, match="frames of reference"):
+        one, two = (replace(image, grid=replace(image.grid, frame=f)) for f in "ab")
+        one.on(two.grid)

@@ -238,7 +238,7 @@ def framed(frame, shape=(4, 4, 4), spacing=1.0):
 
 
 def test_images_that_do_not_lie_in_one_space_are_refused():
-    with pytest.raises(GeometryError, match="b: lies in another frame of reference than a; register"):
+    with pytest.raises(GeometryError, match="b: does not lie in the space of a: .* register"):
         combine({"a": framed("1.2"), "b": framed("1.3")})
     assert combine({"a": framed("1.2"), "b": framed(None), "c": framed("1.2", (5, 5, 5), 0.8)}).channels == (
         "a",
@@ -247,7 +247,7 @@ def test_images_that_do_not_lie_in_one_space_are_refused():
     )
     unknown = image_of(np.zeros((4, 4, 5)))
     for other in (unknown, image_of(np.zeros((4, 4)), 1.0)):
-        with pytest.raises(GeometryError, match="b: the shapes differ"):
+        with pytest.raises(GeometryError, match="b: (the shapes differ|does not lie in the space of a)"):
             combine({"a": framed(None), "b": other})
     same = image_of(np.zeros((4, 4, 5)))  # without any spacing, equal shapes are all there is to go by
     assert combine({"a": unknown, "b": same}).channels == ("a", "b")

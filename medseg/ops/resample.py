@@ -6,24 +6,49 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
+from medseg.errors import GeometryError
 from medseg.grid import Grid
 
 
-def onto(array: NDArray[np.generic], source: Grid, target: Grid, order: int) -> NDArray[np.generic]:
+def onto(
+    array: NDArray[np.generic], source: Grid, target: Grid, order: int, outside: float = 0.0
+) -> NDArray[np.generic]:
     """Sample ``array`` (on ``source``) at the voxel centres of ``target``.
 
     Parameters
     ----------
     order
         0 nearest (labels), 1 linear (intensities).
+    outside
+        Value beyond the voxels of ``source``.
 
     Returns
     -------
     ndarray
-        Shape ``target.shape``, type of ``array``; 0 outside ``source``.
+        Shape ``target.shape``, type of ``array``.
     """
     to_source = np.linalg.inv(source.affine) @ target.affine
     out = affine_transform(
-        array, to_source[:-1, :-1], to_source[:-1, -1], output_shape=target.shape, order=order, mode="grid-constant"
+        array,
+        to_source[:-1, :-1],
+        to_source[:-1, -1],
+        output_shape=target.shape,
+        order=order,
+        mode="grid-constant",
+        cval=outside,
     )
     return np.asarray(out).astype(array.dtype, copy=False)
+
+
+def check_world(source: Grid, target: Grid) -> None:
+    """Raise unless positions on both grids mean the same place.
+
+    Raises
+    ------
+    GeometryError
+        Another number of axes, a spacing known for only one, or another frame of reference.
+    """
+    if source.ndim != target.ndim or source.unit != target.unit:
+        raise GeometryError(f"{source.describe()} cannot be put onto {target.describe()}: no common world.")
+    if source.frame and target.frame and source.frame != target.frame:
+        raise GeometryError("The frames of reference differ; register the two images first.")
