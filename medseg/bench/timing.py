@@ -14,11 +14,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Row:
-    """A median time and its ratio to the first row of its bench."""
+    """A median time and its ratio to the first row of its bench; peak memory over the data's own size where it was measured."""
 
     name: str
     seconds: float
     ratio: float
+    peak: float | None = None
 
 
 def startup(repeat: int) -> list[Row]:
@@ -27,7 +28,7 @@ def startup(repeat: int) -> list[Row]:
     def command(*arguments: str) -> Callable[[], object]:
         return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
 
-    return _rows(
+    return _run(
         {
             "python, import numpy": command("-c", "import numpy"),
             "medseg --help": command("-m", "medseg", "--help"),
@@ -46,7 +47,7 @@ def segmentation(repeat: int) -> list[Row]:
     image = io.load(presets.samples() / "fluorescence.tif")
     model = Model.load("nuclei2d", "cpu")
     array = preprocess.plan(image, model.spec.preprocess).read(image, tuple(slice(0, n) for n in image.grid.shape))
-    return _rows(
+    return _run(
         {
             "network alone, 520 x 696": lambda: model.maps(array),
             "medseg.segment": lambda: segment(image, model=model),
@@ -62,7 +63,7 @@ def score(repeat: int) -> list[Row]:
     rows, columns = np.mgrid[:2048, :2048] // 16
     truth = (rows * 128 + columns + 1).astype(np.int32)
     moved = np.roll(truth, 3, axis=1)
-    return _rows(
+    return _run(
         {
             "numpy bincount of one label image": lambda: np.bincount(truth.ravel()),
             "overlap and match, 16,384 objects": lambda: match(overlap(truth, moved), 0.5),
@@ -71,10 +72,22 @@ def score(repeat: int) -> list[Row]:
     )
 
 
-BENCHES: dict[str, Callable[[int], list[Row]]] = {"startup": startup, "segment": segmentation, "score": score}
+def reading(repeat: int) -> list[Row]:
+    """Reading a CT of 300 slices, beside the bytes of its files, SimpleITK and MONAI."""
+    from medseg.bench.reading import reading
+
+    return reading(repeat)
 
 
-def _rows(jobs: dict[str, Callable[[], object]], repeat: int) -> list[Row]:
+BENCHES: dict[str, Callable[[int], list[Row]]] = {
+    "startup": startup,
+    "segment": segmentation,
+    "score": score,
+    "io": reading,
+}
+
+
+def _run(jobs: dict[str, Callable[[], object]], repeat: int) -> list[Row]:
     """Run the jobs in turn, ``repeat`` rounds after one to warm up, so that a slow moment of the machine hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(repeat + 1):
@@ -83,6 +96,11 @@ def _rows(jobs: dict[str, Callable[[], object]], repeat: int) -> list[Row]:
             job()
             if turn:
                 times[name].append(time.perf_counter() - started)
+    return rows(times)
+
+
+def rows(times: dict[str, list[float]], peaks: dict[str, float] | None = None) -> list[Row]:
+    """Medians, and their ratios to the first."""
     median = {name: statistics.median(t) for name, t in times.items()}
     first = next(iter(median.values()))
-    return [Row(name, seconds, seconds / first) for name, seconds in median.items()]
+    return [Row(name, seconds, seconds / first, (peaks or {}).get(name)) for name, seconds in median.items()]

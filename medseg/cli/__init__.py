@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import medseg
-from medseg.cli import bench, demo, evaluate, info, models, segment, split, train
+from medseg.cli import bench, convert, demo, evaluate, info, models, segment, series, split, train
 from medseg.cli.common import fault, say, why
 from medseg.errors import InputError, MedsegError, OutputError
 
@@ -29,6 +29,8 @@ app.command("segment")(segment.segment)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)
 app.command("info")(info.info)
+app.command("series")(series.series)
+app.command("convert")(convert.convert)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("split")(split.split)

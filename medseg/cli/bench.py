@@ -10,14 +10,17 @@ from medseg.cli.common import table
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="startup, segment or score.")],
+    what: Annotated[str, typer.Argument(help="startup, segment, score or io.")],
     repeat: Annotated[int, typer.Option(min=1, help="Runs of each; the median is shown.")] = 5,
 ) -> int:
-    """Measure start-up, segmentation or scoring on this machine."""
+    """Measure start-up, segmentation, scoring or reading on this machine."""
     from medseg.bench.timing import BENCHES
 
     if what not in BENCHES:
         raise typer.BadParameter(f"{what!r} is none of {', '.join(BENCHES)}")
-    rows = [[r.name, f"{r.seconds:.3f}", f"{r.ratio:.2f}"] for r in BENCHES[what](repeat)]
-    table(what, ["what", "seconds", "ratio to the first"], rows)
+    found = BENCHES[what](repeat)
+    rows = [
+        [r.name, f"{r.seconds:.3f}", f"{r.ratio:.2f}", f"{r.peak:.2f}" if r.peak is not None else ""] for r in found
+    ]
+    table(what, ["what", "seconds", "ratio to the first", "peak memory / data" if rows[0][-1] else ""], rows)
     return 0

@@ -45,6 +45,12 @@ def segment(
     channel_axis: Annotated[
         int | None, typer.Option(help="Axis that counts channels, where the file does not say.")
     ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Which series of a DICOM folder: key or number; see: medseg series.")
+    ] = None,
+    regularize: Annotated[
+        bool, typer.Option("--regularize", help="Resample irregular DICOM stacks (tilt, gaps) to regular ones.")
+    ] = False,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out instances with a lower score.")] = 0.0,
     tile: Annotated[str | None, typer.Option(help="Largest network window in voxels, e.g. 512,512.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run although the model says it does not fit.")] = False,
@@ -69,6 +75,8 @@ def segment(
         "options",
     )
     load = {"spacing": size[0] if size and len(size) == 1 else size, "unit": unit, "channel_axis": channel_axis}
+    load |= {"series": series} if series else {}
+    load |= {"regularize": True} if regularize else {}
     chosen = [int(c) if c.strip().isdecimal() else c.strip() for c in channels.split(",")] if channels else None
     loaded = _Models(model, options)
     for one in inputs:

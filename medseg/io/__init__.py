@@ -13,29 +13,52 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medseg.errors import InputError
+from medseg.io.exchange import deidentify, load_candidates, load_report, save_report, save_rtstruct, save_seg
 from medseg.io.find import format_of, inputs
 from medseg.io.names import SUFFIXES, is_image, stem
 
 if TYPE_CHECKING:
     from medseg.image import Image
     from medseg.instances import Instances
+    from medseg.io.dicom import Series
 
-__all__ = ["SUFFIXES", "inputs", "is_image", "load", "load_labels", "save_image", "save_labels", "save_table", "stem"]
+__all__ = [
+    "SUFFIXES",
+    "deidentify",
+    "inputs",
+    "is_image",
+    "load",
+    "load_candidates",
+    "load_labels",
+    "load_report",
+    "save_image",
+    "save_labels",
+    "save_report",
+    "save_rtstruct",
+    "save_seg",
+    "save_table",
+    "series",
+    "stem",
+    "suv",
+]
 
 
 def load(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     spacing: float | Sequence[float] | None = None,
     unit: Literal["mm", "um"] = "mm",
     channel_axis: int | None = None,
+    series: str | int | None = None,
+    regularize: bool = False,
 ) -> Image:
     """Read an image: its header now, its voxels when they are touched.
 
     Parameters
     ----------
-    path : str or Path
-        A NIfTI, NRRD, MetaImage, TIFF (plain, ImageJ, OME), PNG, JPEG or DICOM file, or the folder of one DICOM series.
+    path : str, Path or sequence of these
+        A NIfTI, NRRD, MetaImage, TIFF (plain, ImageJ, OME), PNG, JPEG or DICOM file. DICOM may also be a folder with
+        anything in it and below, a DICOMDIR, or a list of files.
     spacing : float or sequence of float, optional
         Distance of voxel centres in ARRAY axis order, (z, y, x) or (y, x). Fills in what the file does not state; where
         the file states another (by more than 1 %), this one is used, with a `MedsegWarning` and a note in the source.
@@ -43,6 +66,11 @@ def load(
         Unit of `spacing`.
     channel_axis : int, optional
         Which stored axis counts channels, where the file does not say (TIFF stacks, 4-D NIfTI).
+    series : str or int, optional
+        Which DICOM image, where there are several: a key, SeriesInstanceUID or number (from 1) that `series` lists.
+    regularize : bool
+        Resample an irregular stack of DICOM slices (tilt, gaps, duplicates) to a regular upright grid at the true
+        positions, with a note, instead of refusing it.
 
     Returns
     -------
@@ -54,7 +82,8 @@ def load(
     MissingError
         Nothing is there, or a folder holds no image.
     FormatError
-        The file is empty, truncated, damaged, or not of the kind its name says. Damage to voxels shows on first touch.
+        The file is empty, truncated, damaged, or not of the kind its name says; or there are several DICOM images and
+        none was chosen. Damage to voxels shows on first touch.
     GeometryError
         Positions, directions or spacing are missing, contradictory or irregular.
     InputError
@@ -67,40 +96,120 @@ def load(
     """
     from medseg.io.common import respace
 
-    path = Path(path)
-    reader = import_module(f"medseg.io.{format_of(path)}")
-    image: Image = reader.read(path, channel_axis)
+    several = not isinstance(path, (str, Path))
+    files = [Path(one) for one in path] if several else [Path(path)]  # type: ignore[arg-type,union-attr]
+    if not files:
+        raise InputError("The list of files is empty.")
+    name = "dicom" if several else format_of(files[0])
+    if name != "dicom":
+        if series is not None or regularize:
+            raise InputError(f"{files[0].name} is not DICOM; leave series and regularize out.")
+        image: Image = import_module(f"medseg.io.{name}").read(files[0], channel_axis)
+        return respace(image, spacing, unit)
+    from medseg.io import dicom
+
+    image = dicom.read(files if several else files[0], channel_axis, series=series, regularize=regularize)
     return respace(image, spacing, unit)
 
 
+def series(path: str | Path | Sequence[str | Path]) -> list[Series]:
+    """List the DICOM images in a file, a folder and all below it, a DICOMDIR, or a list of files.
+
+    A SeriesInstanceUID is split where its slices differ in size, orientation or frame of reference, and where positions
+    repeat by what tells the repeats apart (time, echo, b-value, energy, ...). The order is fixed, and `load` takes key,
+    UID or number (from 1) of one as its `series`.
+
+    Raises
+    ------
+    MissingError
+        Nothing is there, or no DICOM image.
+    FormatError, InputError
+        The file is damaged, or DICOM without an image.
+
+    Examples
+    --------
+    >>> [(one.key, one.modality, one.shape) for one in series("study/")]  # doctest: +SKIP
+    [('0c1f2f4aa17e', 'CT', (120, 512, 512)), ('8d02b1c6e0f3', 'PT', (267, 128, 128))]
+    """
+    from medseg.io import dicom
+
+    if isinstance(path, (str, Path)):
+        return dicom.listed(Path(path))
+    files = [Path(one) for one in path]
+    if not files:
+        raise InputError("The list of files is empty.")
+    return dicom.listed(files)
+
+
+def suv(image: Image, kind: Literal["bw", "bsa", "lbm"] = "bw") -> Image:
+    """Return a PET image in standardised uptake values, computed from the tags of the DICOM files it was read from.
+
+    Parameters
+    ----------
+    image : Image
+        PET read from DICOM.
+    kind : "bw", "bsa" or "lbm"
+        By body weight (g/mL), body surface (cm2/mL) or lean body mass (g/mL).
+
+    Raises
+    ------
+    InputError
+        The image is no PET read from DICOM, or a tag is missing or contradictory; the message names it.
+
+    Examples
+    --------
+    >>> suv(load("pet/")).voxels().max()  # doctest: +SKIP
+    17.3
+    """
+    from medseg.io import pet
+
+    return pet.suv(image, kind)
+
+
 def load_labels(
-    path: str | Path, *, spacing: float | Sequence[float] | None = None, unit: Literal["mm", "um"] = "mm"
+    path: str | Path,
+    *,
+    spacing: float | Sequence[float] | None = None,
+    unit: Literal["mm", "um"] = "mm",
+    like: Image | None = None,
 ) -> Instances:
     """Read a label image: whole numbers, 0 for background, one number for each instance.
 
     Parameters
     ----------
     path : str or Path
-        A file of any image format but DICOM. Floats with whole values are fine; a palette is not applied.
+        A file of any image format, or a DICOM SEG or RTSTRUCT. Floats with whole values are fine; a palette is not
+        applied.
     spacing, unit
-        As for `load`.
+        As for `load`; not for DICOM.
+    like : Image, optional
+        The image a DICOM SEG or RTSTRUCT was drawn on: see `load_candidates`. Not for other formats.
 
     Returns
     -------
     Instances
-        Ids as in the file; scores are NaN.
+        Ids as in the file; scores are NaN. For SEG and RTSTRUCT ids count from 1, provenance["segments"] says what is
+        known of each, and voxels lost where segments overlap are told of.
 
     Raises
     ------
     InputError
-        Several channels, negative or fractional values, or ids over 2^31-1.
+        Several channels, negative or fractional values, or ids over 2^31-1; or a DICOM series, which is no labels.
     MissingError, FormatError, GeometryError
         As for `load`.
     """
     path = Path(path)
     name = format_of(path)
     if name == "dicom":
-        raise InputError(f"{path.name} is DICOM, which is read as an image only; give labels as NIfTI or TIFF.")
+        from medseg.io.exchange import painted
+        from medseg.io.objects import RTSTRUCT, SEG, is_kind
+
+        if spacing is not None or not is_kind(path, SEG + RTSTRUCT):
+            raise InputError(
+                f"{path.name} is DICOM, where labels are a SEG or RTSTRUCT with a spacing of their own; give one of "
+                "these and no spacing, or a NIfTI or TIFF."
+            )
+        return painted(path, like)
     from medseg.io.common import respace
 
     image = respace(import_module(f"medseg.io.{name}").read(path, None, labels=True), spacing, unit)

@@ -1,163 +1,307 @@
-"""A DICOM series of single-frame slices, CT, MR, PET or other.
+"""DICOM images: series of slices, multi-frame files, single flat images.
 
-Slices are ordered by their position along the normal, never by InstanceNumber or file name. A stack that is not
-regular is refused: nothing is averaged away. Messages name slices by number, never by file name or header text.
+Slices are ordered by their position along the normal, never by InstanceNumber or file name. A stack that is not regular
+is refused unless it may be resampled. Messages name slices by number, never by file name or header text.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.uid import UID
+import numpy as np
 
-from medseg.errors import FormatError, InputError, MedsegWarning, MissingError
+from medseg.errors import FormatError, GeometryError, InputError, MedsegError
+from medseg.grid import Grid
 from medseg.image import Image, LazyArray, Source
-from medseg.io.common import reading
-from medseg.io.names import FORMATS
-from medseg.io.pixels import THREADS, Stored, check_size, header_number, quiet, reader, result
+from medseg.io import regular
+from medseg.io.discover import Found, Given, find
+from medseg.io.frames import Plane, flat_grid
+from medseg.io.groups import Group
+from medseg.io.limits import check_claim
+from medseg.io.pixels import Stored, check_size, frame_size, measured, quiet, result, stored
 from medseg.io.stack import Slice, arrange
+from medseg.io.voxels import Item, reader
 
-_TAGS = (
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
-    "ImageType", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
-    "BitsAllocated", "BitsStored", "PixelRepresentation", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "SliceThickness", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
-    "PerFrameFunctionalGroupsSequence",
-)  # fmt: skip
-_DICOM = "1.2.840.10008."  # root of all UIDs of the standard
-_SUSPECT = "named like DICOM are not DICOM and were passed over"
 _MODALITIES = {"CT": "CT", "MR": "MR", "PT": "PT"}
+_COLOURS = ("red", "green", "blue")
+_NAME = Path("The DICOM series")  # stands for the file names, which may hold a patient's, in messages
 
 
-def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> Image:
-    """Read a DICOM series: headers now, voxels when they are touched.
+@dataclass(frozen=True)
+class Series:
+    """One image among DICOM files, as `series` lists it.
 
     Parameters
     ----------
-    path : Path
-        The folder of one series (not recursive; files that are not DICOM are passed over), or the file of one slice.
+    key : str
+        Twelve hex digits; stands for this group of slices wherever the files lie.
+    uid : str
+        SeriesInstanceUID.
+    modality : str
+        As DICOM has it, such as "CT".
+    files : tuple of Path
+        In the order of slices where the stack is regular.
+    shape : tuple of int
+        (slices, rows, columns), or (rows, columns) of an image without a place in space.
+    spacing : tuple of float, optional
+        mm in array order; None if it is unknown or the stack is irregular.
+    orientation : str, optional
+        Letters of RASLPI in array order; None where there is none.
+    problems : tuple of str
+        Why it cannot be loaded, or only resampled; empty if all is well.
+    description : str
+        SeriesDescription. It may identify the patient: it is in no message, and not in the text of this object.
+    """
+
+    key: str
+    uid: str
+    modality: str
+    files: tuple[Path, ...]
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...] | None
+    orientation: str | None
+    problems: tuple[str, ...]
+    description: str = field(repr=False)
+
+
+def read(
+    path: Given,
+    channel_axis: int | None = None,
+    labels: bool = False,
+    *,
+    series: str | int | None = None,
+    regularize: bool = False,
+) -> Image:
+    """Read a DICOM image: headers now, voxels when they are touched.
+
+    Parameters
+    ----------
+    path : Path or sequence of Path
+        A file, a folder and all inside it, a DICOMDIR, or a list of files. What is not DICOM is passed over.
     channel_axis : int, optional
-        Must be absent: a slice has one sample for each pixel.
+        Must be absent: a header says which samples are colours.
     labels : bool
         Not used.
+    series : str or int, optional
+        Which image, where there are several: key, SeriesInstanceUID, or number from 1 as `listed` has them.
+    regularize : bool
+        Resample an irregular stack to a regular upright one at the true positions instead of refusing it.
 
     Returns
     -------
     Image
-        Voxels (1, slices, rows, columns), rescaled (CT: HU): as stored without a rescale, int32 with one that is whole
-        and the same for all slices, else float32.
+        Voxels (channels, slices, rows, columns), or (channels, rows, columns) without a place in space, rescaled (CT:
+        HU): as stored without a rescale, int16 or int32 with one that is whole and the same for all slices, else float.
 
     Raises
     ------
     MissingError
-        The folder holds no DICOM slice.
+        There is no DICOM slice.
     FormatError
-        Several series, several frames in a file, damaged or truncated files.
+        Several series and no choice, damaged or truncated files, a mosaic.
     GeometryError
         Positions, orientation or spacing are missing, or the stack is irregular, tilted or has duplicates.
     InputError
-        Colour.
+        Not an image (segmentation, structure set, report), or a kind that is not read.
     """
     if channel_axis is not None:
-        raise InputError(f"{path.name} is DICOM, which has no channel axis here; leave channel_axis out.")
+        raise InputError("DICOM has no channel axis here; leave channel_axis out.")
     with quiet():
-        files, datasets, notes = _headers(path)
-        _one_series(datasets)
-        slices = [Slice.from_dataset(dataset) for dataset in datasets]
-        order, grid, told = arrange(slices)
-        datasets, files = [datasets[i] for i in order], [files[i] for i in order]
-        stored = [Stored.from_dataset(dataset, number) for number, dataset in enumerate(datasets, 1)]
-        for number, (file, dataset) in enumerate(zip(files, datasets, strict=True), 1):
-            check_size(file, dataset, number)
-    if notes and notes[0].endswith(_SUSPECT):  # after quiet(), which would swallow it
-        warnings.warn(notes[0], MedsegWarning, stacklevel=3)
-    if any(one.inverted is not None for one in stored):
-        told.append("MONOCHROME1: stored values were inverted, so that larger is brighter")
-    first = datasets[0]
-    uids = {key: str(first.get(key)) for key in ("StudyInstanceUID", "SeriesInstanceUID") if first.get(key)}
-    array = LazyArray((1, *grid.shape), result(stored), reader(files, stored, grid.shape))
-    modality = _MODALITIES.get(str(first.get("Modality", "")), "other")
-    return Image(array, grid, modality, ("gray",), Source(tuple(files), "dicom", uids, (*notes, *told)))
+        found = find(path)
+        group = _chosen(found, series)
+        image = _image(group, found, regularize)
+    found.warn()
+    return image
 
 
-def _headers(path: Path) -> tuple[list[Path], list[Dataset], list[str]]:
-    """Return the files that hold slices, their headers, and notes on what was passed over."""
-    if path.is_file():
-        dataset = _header(path)
-        if dataset is None or "Rows" not in dataset:
-            raise FormatError(f"{path.name} is no DICOM image: it has no pixels or is not DICOM at all.")
-        return [path], [dataset], []
-    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(_header, files))
-    kept = [
-        (file, dataset) for file, dataset in zip(files, found, strict=True) if dataset is not None and "Rows" in dataset
-    ]
-    if not kept:
-        raise MissingError(f"{path} holds no DICOM slice; name the folder that holds the files themselves.")
-    for dataset in found:
-        if dataset is not None and "Rows" not in dataset and _cut(dataset):
-            raise FormatError("A DICOM file in the folder breaks off in its header; get it again.")
-    notes = []
-    named = sum(d is None and f.suffix.lower() in FORMATS["dicom"] for f, d in zip(files, found, strict=True))
-    if named:
-        notes.append(f"{named} files {_SUSPECT}")
-    other = sum(dataset is None for dataset in found) - named
-    if other:
-        notes.append(f"{other} files that are not DICOM were passed over")
-    if rest := len(files) - len(kept) - other - named:
-        notes.append(f"{rest} DICOM files without pixels were passed over")
-    return [file for file, _ in kept], [dataset for _, dataset in kept], notes
+def listed(path: Given) -> list[Series]:
+    """Return what can be loaded from a path, in a fixed order; the numbers of `read` count from its start.
+
+    Raises
+    ------
+    MissingError, FormatError, InputError
+        There is no DICOM image.
+    """
+    with quiet():
+        found = find(path)
+        return [_described(group, found) for group in found.groups]
 
 
-def _header(path: Path) -> Dataset | None:
-    """Return the header of a DICOM file; None if it is not DICOM."""
-    with path.open("rb") as stream:
-        marked = stream.read(132)[128:] == b"DICM"
-    if not marked and path.suffix.lower() not in FORMATS["dicom"]:
-        return None
-    try:
-        # force: files of the years before the preamble begin with their first element.
-        with reading(path, "DICOM"):
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=not marked, specific_tags=list(_TAGS))
-            for _ in dataset:
-                pass  # pydicom parses a value when it is asked for it, and its complaints quote the header
-            return dataset if marked or "SOPClassUID" in dataset or "Rows" in dataset else None
-    except FormatError:
-        if not marked:
-            return None
-        raise FormatError("A DICOM file has a damaged or truncated header; get it again.") from None
+def _chosen(found: Found, series: str | int | None) -> Group:
+    """The group that is meant.
 
-
-def _cut(dataset: Dataset) -> bool:
-    """Whether a header without Rows should have them: pydicom reads one that breaks off without a word."""
-    kind = getattr(dataset, "file_meta", Dataset()).get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID")
-    uid = UID(str(kind or ""))
-    # A class pydicom does not know is a UID that was cut itself, unless a vendor made it.
-    vendor = uid.is_private and not _DICOM.startswith(uid)
-    return not kind or "Image Storage" in uid.name or (uid.name == str(uid) and not vendor)
-
-
-def _one_series(datasets: Sequence[Dataset]) -> None:
-    """Raise unless all files are single-frame gray slices of one series."""
-    series = {str(dataset.get("SeriesInstanceUID", "")) for dataset in datasets}
-    if len(series) > 1:
+    Raises
+    ------
+    FormatError
+        There are several and none was named.
+    InputError
+        The one named is not there, or a UID stands for several.
+    """
+    groups = found.groups
+    if series is None:
+        if len(groups) == 1:
+            return groups[0]
+        shown = [f"{number}: {_brief(group)}" for number, group in enumerate(groups, 1)]
+        more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
         raise FormatError(
-            f"The folder holds {len(series)} DICOM series; put each into a folder of its own and name one of these."
+            f"There are {len(groups)} DICOM series here; choose one with series=NUMBER or its key. "
+            f"{'; '.join(shown[:12])}{more}."
         )
-    for dataset in datasets:
-        if "PerFrameFunctionalGroupsSequence" in dataset or header_number(dataset, "NumberOfFrames", 1) > 1:
-            raise FormatError("The file holds several frames (enhanced or multi-frame DICOM), which is not read yet.")
-        if "MOSAIC" in str(dataset.get("ImageType", "")).upper():
-            raise FormatError("The file is a mosaic of slices, which is not read; convert it with dcm2niix first.")
-        if "ModalityLUTSequence" in dataset:
-            raise FormatError("Values are given by a Modality LUT instead of a rescale, which is not read.")
-        if header_number(dataset, "SamplesPerPixel", 1) != 1 or str(dataset.get("PhotometricInterpretation")) not in (
-            "MONOCHROME1", "MONOCHROME2"
-        ):  # fmt: skip
-            raise InputError("The file holds colour; medseg reads DICOM with one gray value for each pixel.")
+    wanted = str(series)
+    keyed = [group for group in groups if wanted in (group.key, group.uid)]
+    if len(keyed) == 1:
+        return keyed[0]
+    if len(keyed) > 1:
+        raise InputError(
+            f"The SeriesInstanceUID holds {len(keyed)} images; choose by key: {', '.join(g.key for g in keyed)}."
+        )
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(groups):
+        return groups[int(wanted) - 1]
+    raise InputError(
+        f"There is no series {wanted!r}; there are {len(groups)}, numbered from 1: {', '.join(g.key for g in groups[:12])}."
+    )
+
+
+def _brief(group: Group) -> str:
+    """A group in a few words: key, modality, size."""
+    size = " x ".join(map(str, _shape(group)))
+    return f"{group.key} {_modality(group)} {size}" + (" flat, without a position" if group.flat else "")
+
+
+def _modality(group: Group) -> str:
+    """Modality as DICOM has it; a code of a few letters or nothing."""
+    text = group.planes[0].header.text("Modality")
+    return text if text.isalnum() and len(text) <= 16 else "?"
+
+
+def _shape(group: Group) -> tuple[int, ...]:
+    try:
+        rows, columns = (int(group.planes[-1].header.get(key) or 0) for key in ("Rows", "Columns"))
+    except (TypeError, ValueError):
+        rows = columns = 0
+    return (rows, columns) if group.flat else (len(group.planes), rows, columns)
+
+
+def _described(group: Group, found: Found) -> Series:
+    """What `listed` tells about a group, from headers alone."""
+    planes, spacing, orientation, problems = group.planes, None, None, []
+    try:
+        items = _items(planes)
+        if group.flat:
+            grid, _ = flat_grid(planes[0].header)
+        else:
+            order, grid, _ = arrange([plane.place for plane in planes if plane.place])
+            planes = tuple(planes[i] for i in order)
+        result([one for *_, one in items])
+        spacing, orientation = grid.spacing if grid.known else None, grid.orientation
+    except MedsegError as error:
+        problems.append(str(error))
+    if _near_damage(group, found):
+        problems.append("a file with a damaged header lies beside its files")
+    header = planes[0].header
+    return Series(
+        group.key, group.uid, _modality(group), tuple(dict.fromkeys(plane.header.path for plane in planes)),
+        _shape(group), spacing, orientation, tuple(problems), header.text("SeriesDescription"),
+    )  # fmt: skip
+
+
+def _near_damage(group: Group, found: Found) -> bool:
+    return bool(found.damaged & {plane.header.path.parent for plane in group.planes})
+
+
+def _items(planes: Sequence[Plane]) -> list[Item]:
+    """How each plane is stored; raises what makes the group unreadable."""
+    frames: dict[Path, int] = {}
+    for plane in planes:
+        if plane.refused:
+            raise plane.refused
+        path = plane.header.path
+        frames[path] = max(frames.get(path, 0), plane.frame + 1)
+    known: dict[tuple[Path, tuple[float, float] | None], Stored] = {}
+    items: list[Item] = []
+    for plane in planes:
+        header = plane.header
+        mark = (header.path, plane.scale)
+        if mark not in known:
+            known[mark] = stored(header, plane.scale)
+            check_size(header, frames[header.path])
+        items.append((header, plane.frame, known[mark]))
+    if len({one.colour for *_, one in items}) > 1:
+        raise InputError("Some slices are gray and some in colour; split the series.")
+    check_claim(sum(frame_size(header) for header, *_ in items), _NAME)
+    return items
+
+
+def _image(group: Group, found: Found, regularize: bool) -> Image:
+    """Make the image of a group."""
+    if _near_damage(group, found):
+        raise FormatError("A DICOM file beside these has a damaged or truncated header; get it again.")
+    planes = group.planes
+    items = _items(planes)
+    channels = _COLOURS if items[0][2].colour else ("gray",)
+    if group.flat:
+        grid, told = flat_grid(planes[0].header)
+        shape = (len(channels), 1, *grid.shape)
+        load = reader(items, shape, [1])
+        array = LazyArray((len(channels), *grid.shape), result([one for *_, one in items]), lambda: load()[:, 0])
+        order = [0]
+    else:
+        order, grid, told, array = _volume(planes, items, len(channels), regularize)
+    told += _values_notes([items[i] for i in order])
+    first = planes[order[0]].header
+    uids = {key: first.text(key) for key in ("StudyInstanceUID", "SeriesInstanceUID") if first.text(key)}
+    files = tuple(dict.fromkeys(planes[i].header.path for i in order))
+    modality = _MODALITIES.get(first.text("Modality"), "other")
+    return Image(array, grid, modality, channels, Source(files, "dicom", uids, (*found.notes, *told)))
+
+
+def _volume(
+    planes: Sequence[Plane], items: Sequence[Item], channels: int, regularize: bool
+) -> tuple[list[int], Grid, list[str], LazyArray]:
+    """Order of the planes, their grid, notes and voxels, regular or made so."""
+    slices = [plane.place for plane in planes if plane.place]
+    kind = result([one for *_, one in items])
+    try:
+        order, grid, told = arrange(slices)
+    except GeometryError:
+        if not regularize or len(slices) < 2:
+            raise
+    else:
+        used = [items[i] for i in order]
+        load = reader(used, (channels, *grid.shape), range(1, len(used) + 1))
+        return order, grid, told, LazyArray((channels, *grid.shape), kind, load)
+    plan = _plan(slices, items, channels)
+    used = [items[i] for i in plan.order]
+    check_claim(channels * int(np.prod(plan.grid.shape)) * kind.itemsize, _NAME)
+    load = reader(used, (channels, len(used), slices[0].rows, slices[0].columns), range(1, len(used) + 1))
+    return plan.order, plan.grid, plan.notes, LazyArray((channels, *plan.grid.shape), kind, lambda: plan.apply(load()))
+
+
+def _plan(slices: list[Slice], items: Sequence[Item], channels: int) -> regular.Plan:
+    def same(i: int, j: int) -> bool:
+        both = [items[i], items[j]]
+        pixels = reader(both, (channels, 2, slices[i].rows, slices[i].columns), [i + 1, j + 1])()
+        return bool(np.array_equal(pixels[:, 0], pixels[:, 1]))
+
+    return regular.plan(slices, same)
+
+
+def _values_notes(items: Sequence[Item]) -> list[str]:
+    """What was decided about values."""
+    notes = []
+    if any(one.inverted is not None for *_, one in items):
+        notes.append("MONOCHROME1: stored values were inverted, so that larger is brighter")
+    elif any(header.get("PhotometricInterpretation") == "MONOCHROME1" and measured(header) for header, *_ in items):
+        notes.append("MONOCHROME1 is about display here: values are quantities and were not inverted")
+    paddings = {one.padding for *_, one in items} - {None}
+    if paddings:
+        ends = sorted({value for padding in paddings if padding for value in padding})
+        shown = " to ".join(map(str, (ends[0], ends[-1]) if len(ends) > 1 else ends))
+        notes.append(f"pixels stored as {shown} are padding, not measured; they are rescaled like the others")
+    if any(one.table for *_, one in items):
+        notes.append("values were looked up in a Modality LUT")
+    if any(header.get("Modality") == "RTDOSE" for header, *_ in items):
+        notes.append("values are RT dose, scaled by DoseGridScaling")
+    return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def format_of(path: Path) -> str:
     if not head:
         raise FormatError(f"{path.name} is empty (0 bytes); get it again.")
     found = next((name for magic, name in _MAGIC if head.startswith(magic)), None)
-    if head[128:132] == b"DICM":
+    if head[128:132] == b"DICM" or (found is None and begins_bare(head)):
         found = "dicom"
     if named is None and found is None:
         raise FormatError(f"{path.name} is of a kind medseg does not read; it reads {', '.join(SUFFIXES)} and DICOM.")
@@ -62,17 +63,37 @@ def is_dicom(path: Path) -> bool:
     if path.name.startswith(".") or not path.is_file():
         return False
     ending = suffix(path)
-    return ending in FORMATS["dicom"] or (ending not in SUFFIXES and _head(path)[128:132] == b"DICM")
+    if ending in FORMATS["dicom"] or ending in SUFFIXES:
+        return ending in FORMATS["dicom"]
+    head = _head(path)
+    return head[128:132] == b"DICM" or begins_bare(head)
+
+
+def begins_bare(head: bytes) -> bool:
+    """Whether bytes begin like DICOM without a preamble, as files of old do: with an element of group 2 or 8."""
+    if head[:2] not in (b"\x02\0", b"\x08\0") or head[3:4] != b"\0" or len(head) < 64:
+        return False
+    explicit = head[4:6] in (b"UL", b"UI", b"CS", b"SH", b"LO", b"DA", b"TM", b"OB", b"SQ")
+    return explicit or (head[:2] == b"\x08\0" and head[5:8] == b"\0\0\0" and head[4] <= 64)
 
 
 def _folder_format(path: Path) -> str:
     files = _listed(path)
-    if any(is_dicom(file) for file in files):
+    if any(is_dicom(file) for file in files) or holds_dicom_below(path):
         return "dicom"
     images = [file for file in files if is_image(file)]
     if images:
         raise InputError(f"{path} is a folder of {len(images)} images, not one image; name one of them.")
     raise MissingError(f"{path} is a folder without an image; name the folder that holds the files themselves.")
+
+
+def holds_dicom_below(folder: Path) -> bool:
+    """Whether a folder inside holds DICOM, at any depth; hidden ones are passed over and links not followed."""
+    for place, inner, files in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        if Path(place) != folder and any(is_dicom(Path(place, name)) for name in sorted(files)):
+            return True
+    return False
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -122,6 +143,8 @@ def _expanded(path: Path) -> list[Path]:
     if not path.is_dir() or _holds_dicom(path):
         return [path]
     images = [file for file in _listed(path) if is_image(file) and file.is_file()]
+    if not images and holds_dicom_below(path):
+        return [path]
     if not images:
         raise MissingError(f"{path} is a folder without an image; name the folder that holds the files themselves.")
     return images

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from medseg.errors import GeometryError, MedsegWarning
 from medseg.grid import Grid
+from medseg.io.common import OFF
 
 Matrix = npt.NDArray[np.float64]
 
@@ -35,7 +36,7 @@ def grid_of(header: Any, sizes: tuple[int, ...], path: Path) -> tuple[Grid, list
     grid : Grid
         Of the transposed array, in mm. A 2-D file oblique in space gives a stack of one slice.
     notes : list of str
-        What was assumed.
+        What was assumed, and where parts of the header contradict one another, which also gives a `MedsegWarning`.
 
     Raises
     ------
@@ -53,8 +54,10 @@ def grid_of(header: Any, sizes: tuple[int, ...], path: Path) -> tuple[Grid, list
         raise GeometryError(f"{path.name}: pixdim {steps.tolist()} is no spacing; correct the header.")
     if sform > 0:
         grid = _placed(sizes, scale @ header.get_sform().astype(np.float64))
-        if qform > 0:
-            notes += _compared(header, sizes, scale, grid, path)
+        told = _compared(header, sizes, scale, grid, path) if qform > 0 else _stale(grid, steps * scale[0, 0])
+        if told:
+            warnings.warn(f"{path.name}: {told}", MedsegWarning, stacklevel=4)  # the caller of io.load
+            notes.append(told)
         return grid, notes
     if qform > 0:
         return _placed(sizes, scale @ _qform(header, path)), notes
@@ -84,20 +87,25 @@ def _qform(header: Any, path: Path) -> Matrix:
     return matrix
 
 
-def _compared(header: Any, sizes: tuple[int, ...], scale: Matrix, grid: Grid, path: Path) -> list[str]:
-    """Return a note, after a warning, if sform and qform put voxels at different places."""
+def _compared(header: Any, sizes: tuple[int, ...], scale: Matrix, grid: Grid, path: Path) -> str | None:
+    """Return what to say if sform and qform put voxels at different places."""
     try:
         other = _placed(sizes, scale @ _qform(header, path))
         why = grid.why_not(other)
         if why and grid.shape == other.shape and _within_rounding(header, grid, other):
-            return []
+            return None
     except GeometryError:
         why = "the qform is not valid"
-    if why is None:
-        return []
-    text = f"sform and qform disagree ({why}); the sform is used"
-    warnings.warn(f"{path.name}: {text}", MedsegWarning, stacklevel=7)
-    return [text]
+    return why and f"sform and qform disagree ({why}); the sform is used"
+
+
+def _stale(grid: Grid, steps: Matrix) -> str | None:
+    """Return what to say if pixdim, which nothing but a qform needs, states another spacing than the sform."""
+    stated = grid.spacing[::-1][: len(steps)]
+    if not (np.isfinite(steps).all() and (steps > 0).all()) or (np.abs(steps / stated - 1) <= OFF).all():
+        return None
+    told = " x ".join(f"{step:.4g}" for step in steps)
+    return f"pixdim states a spacing of {told} mm, the sform another; the sform is used"
 
 
 def _within_rounding(header: Any, grid: Grid, other: Grid) -> bool:

@@ -1,40 +1,52 @@
-"""NRRD and MetaImage, read by SimpleITK; what that keeps to itself (unit, absent spacing) is read from the header."""
+"""NRRD and MetaImage, header and geometry; `medseg.io.raw` unpacks the voxels.
+
+Read here and not by ITK, which is silent about units, absent spacing and broken voxels, and writes to stderr.
+"""
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK
-from isal import igzip, isal_zlib
+from isal import igzip
 
 from medseg.errors import FormatError, GeometryError, InputError, OutputError
 from medseg.grid import Grid
 from medseg.image import Image, LazyArray, Source
+from medseg.io import raw
 from medseg.io.common import millimetres, reading
 from medseg.io.names import suffix
 
 AnyArray = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float64]
 Header = dict[str, str]
-Packed = tuple[Path, int, int]  # file, first byte of a zlib or gzip stream, bytes of voxels
+Placed = tuple[Grid, tuple[str, ...]]
 
-_CHUNK = 1 << 20
 _LIMIT = 1 << 16  # bytes a header may have; real ones have a few hundred
-_PATIENT = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las")
+_SPACES = {
+    "left-posterior-superior": (1, 1), "lps": (1, 1), "right-anterior-superior": (-1, -1), "ras": (-1, -1),
+    "left-anterior-superior": (1, -1), "las": (1, -1),
+}  # fmt: skip
 _TYPES = {
     "u1": ("uint8", "MET_UCHAR"), "i1": ("int8", "MET_CHAR"), "u2": ("uint16", "MET_USHORT"),
     "i2": ("int16", "MET_SHORT"), "u4": ("uint32", "MET_UINT"), "i4": ("int32", "MET_INT"),
     "f4": ("float", "MET_FLOAT"), "f8": ("double", "MET_DOUBLE"),
 }  # fmt: skip
-
-sitk: Any = SimpleITK  # it has no complete types
-# ITK writes warnings, with header text, to stderr; what matters becomes a typed error here.
-sitk.ProcessObject.SetGlobalWarningDisplay(False)
+_NAMES = {name.lower(): code for code, names in _TYPES.items() for name in names} | {
+    "uchar": "u1", "unsigned char": "u1", "uint8_t": "u1", "signed char": "i1", "int8_t": "i1", "ushort": "u2",
+    "unsigned short": "u2", "unsigned short int": "u2", "uint16_t": "u2", "short": "i2", "short int": "i2",
+    "signed short": "i2", "signed short int": "i2", "int16_t": "i2", "uint": "u4", "unsigned int": "u4",
+    "uint32_t": "u4", "int": "i4", "signed int": "i4", "int32_t": "i4", "ulonglong": "u8", "unsigned long long": "u8",
+    "unsigned long long int": "u8", "uint64": "u8", "uint64_t": "u8", "longlong": "i8", "long long": "i8",
+    "long long int": "i8", "signed long long": "i8", "signed long long int": "i8", "int64": "i8", "int64_t": "i8",
+    "met_ulong": "u4", "met_long": "i4", "met_ulong_long": "u8", "met_long_long": "i8",
+}  # fmt: skip
 
 
 def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> Image:
@@ -63,113 +75,161 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
     nrrd = suffix(path) in (".nrrd", ".nhdr")
     with reading(path, "NRRD" if nrrd else "MetaImage"):
         header, start = _header(path, nrrd)
-        information = _information(path, nrrd)
-        ndim, components = information.GetDimension(), information.GetNumberOfComponents()
-        if ndim not in (2, 3):
-            raise InputError(f"{path.name} has {ndim} axes; split it into volumes.")
-        dtype = _dtype(information, path)
-        size = tuple(int(length) for length in information.GetSize())
-        nbytes = int(np.prod(size, dtype=object)) * components * dtype.itemsize
-        packed = _whole(path, header, start, nbytes, nrrd)
-        grid, notes = _grid(information, header, nrrd)
-    array = LazyArray((components, *size[::-1]), dtype, _reader(path, nrrd, components, packed))
-    channels = ("gray",) if components == 1 else tuple(f"c{i}" for i in range(components))
-    return Image(array, grid, "other", channels, Source((path,), "nrrd" if nrrd else "metaimage", notes=notes))
+        kind = header.get("type" if nrrd else "elementtype", "")
+        if kind.lower().removesuffix("_array") not in _NAMES:
+            raise InputError(f"{path.name} holds voxels that are no plain numbers; convert them.")
+        dtype = np.dtype(_NAMES[kind.lower().removesuffix("_array")])
+        shape, axis, spatial = (_nrrd_shape if nrrd else _meta_shape)(header, path)
+        stored = (raw.of_nrrd if nrrd else raw.of_meta)(path, header, start, dtype, shape)
+        array = stored.array()
+        grid, notes = (_nrrd_grid if nrrd else _meta_grid)(header, spatial)
+    count = 1 if axis is None else shape[axis]
+    channels = ("gray",) if count == 1 else tuple(f"c{i}" for i in range(count))
+    source = Source(tuple(dict.fromkeys((path, *stored.files))), "nrrd" if nrrd else "metaimage", notes=notes)
+    return Image(_channels_first(array, axis), grid, "other", channels, source)
 
 
-def _information(path: Path, nrrd: bool) -> Any:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")  # else ITK goes through every format it knows
-    reader.ReadImageInformation()
-    return reader
+Shape = tuple[tuple[int, ...], int | None, tuple[int, ...]]  # as stored, its channel axis, and without that
+
+
+def _shape(stored: tuple[int, ...], axis: int | None, path: Path) -> Shape:
+    spatial = stored if axis is None else stored[:axis] + stored[axis + 1 :]
+    if len(spatial) not in (2, 3):
+        raise InputError(f"{path.name} has {len(spatial)} axes; split it into volumes.")
+    if min(stored) < 1:
+        raise FormatError(f"{path.name} states a size that is not positive; the header is damaged.")
+    return stored, axis, spatial
+
+
+def _meta_shape(header: Header, path: Path) -> Shape:
+    sizes, channels = _numbers(header["dimsize"], int), int(header.get("elementnumberofchannels", "1"))
+    if len(sizes) != int(header["ndims"]):
+        raise FormatError(f"{path.name} states {len(sizes)} sizes for another number of axes; the header is damaged.")
+    return _shape((*sizes[::-1], channels), len(sizes), path) if channels > 1 else _shape(sizes[::-1], None, path)
+
+
+def _nrrd_shape(header: Header, path: Path) -> Shape:
+    sizes = _numbers(header["sizes"], int)
+    kinds, directions = header.get("kinds", "").lower().split(), _vectors(header)
+    if len(sizes) != int(header["dimension"]) or len(directions) not in (0, len(sizes)):
+        raise FormatError(f"{path.name} describes another number of axes than it has; the header is damaged.")
+    apart = {i for i, kind in enumerate(kinds) if kind not in ("domain", "space", "???", "none")}
+    apart |= {i for i, vector in enumerate(directions) if vector is None}
+    if len(apart) > 1 or any("time" in kinds[i] or "matrix" in kinds[i] for i in apart if i < len(kinds)):
+        raise InputError(f"{path.name} has axes that are neither space nor channels; split it into volumes.")
+    if any("complex" in kinds[i] for i in apart if i < len(kinds)):
+        raise InputError(f"{path.name} holds complex voxels; convert them to plain numbers.")
+    return _shape(sizes[::-1], len(sizes) - 1 - apart.pop() if apart else None, path)
+
+
+def _numbers(text: str, kind: type[Any] = float) -> tuple[Any, ...]:
+    return tuple(kind(word) for word in text.split())
+
+
+def _vectors(header: Header) -> list[FloatArray | None]:
+    """Return the space directions of each axis, fastest first; None for one that does not lie in space."""
+    out: list[FloatArray | None] = []
+    for text in re.findall(r"none|\([^)]*\)", header.get("space directions", "").lower()):
+        vector = None if text == "none" else np.array([float(word) for word in text[1:-1].split(",")])
+        out.append(vector if vector is None or np.isfinite(vector).all() else None)
+    return out
+
+
+def _channels_first(array: AnyArray | LazyArray, axis: int | None) -> AnyArray | LazyArray:
+    """Return the voxels (C, *spatial) without reading them."""
+
+    def turned(values: AnyArray) -> AnyArray:
+        return values[np.newaxis] if axis is None else np.moveaxis(values, axis, 0)
+
+    if not isinstance(array, LazyArray):
+        return turned(array)
+    shape = (1, *array.shape) if axis is None else (array.shape[axis], *array.shape[:axis], *array.shape[axis + 1 :])
+    return LazyArray(shape, array.dtype, lambda: turned(np.asarray(array)))
 
 
 def _header(path: Path, nrrd: bool) -> tuple[Header, int]:
     """Return the header's fields, keys in lower case, and the position of the first byte after it."""
     fields: Header = {}
+    ended = False
     with path.open("rb") as stream:
-        if nrrd and stream.read(8)[:7] != b"NRRD000":
+        if nrrd and stream.readline(_LIMIT)[:7] != b"NRRD000":
             raise FormatError(f"{path.name} is no NRRD file: it does not begin with NRRD000; get it again.")
         for line in _lines(stream):
             if nrrd and not line:
+                ended = True
                 break
+            if nrrd and (line.startswith("#") or ":=" in line[: line.find(":") + 2]):
+                continue  # a comment, or a pair of a program's own, which may be named like a field
             key, mark, value = line.partition(":" if nrrd else "=")
+            name, value = key.strip().lower(), value.strip()
             if mark:
-                fields[key.strip().lower()] = value.strip()
-            if not nrrd and key.strip() == "ElementDataFile":
+                fields[name] = value
+            last = name in ("data file", "datafile", "elementdatafile")
+            if last and value.upper().startswith("LIST"):
+                fields[""] = "\n".join(_lines(stream))
+            if not nrrd and last:
                 break
         end = stream.tell()
+    if nrrd and not ended and not {"data file", "datafile"} & set(fields):
+        raise FormatError(f"{path.name} is truncated: its header does not end; get it again.")
     if not nrrd and "elementdatafile" not in fields:
         raise FormatError(f"{path.name} is no MetaImage file: it names no ElementDataFile; get it again.")
     return fields, end
 
 
-def _lines(stream: BinaryIO) -> Any:
-    stream.readline(_LIMIT) if stream.tell() else None
+def _lines(stream: BinaryIO) -> Iterator[str]:
     while stream.tell() < _LIMIT and (line := stream.readline(_LIMIT)):
         yield line.decode("latin-1").strip()
 
 
-def _dtype(information: Any, path: Path) -> np.dtype[Any]:
-    name = sitk.GetPixelIDValueAsString(information.GetPixelID()).lower().removeprefix("vector of ")
-    for text, dtype in (("signed integer", "int"), ("unsigned integer", "uint"), ("float", "float")):
-        bits = name.split("-bit ")[0]
-        if name.endswith(f"-bit {text}") and bits.isdigit():
-            return np.dtype(f"{dtype}{bits}")
-    raise InputError(f"{path.name} holds voxels of type {name}; convert them to plain numbers.")
+def _meta_grid(header: Header, spatial: tuple[int, ...]) -> Placed:
+    """Return the grid in mm, or in pixels where the file states no spacing. MetaImage is always LPS."""
+    n = len(spatial)
+    spacing = header.get("elementspacing") or header.get("elementsize")
+    if spacing is None or "nan" in spacing.lower():
+        return Grid.from_spacing(spatial, None), ("the file states no spacing",)
+    matrix = _first(header, ("transformmatrix", "rotation", "orientation"), " ".join(map(str, np.eye(n).ravel())))
+    origin = _first(header, ("offset", "position", "origin"), "0 " * n)
+    turned = np.array(_numbers(matrix)).reshape(n, n).T.ravel()  # one axis after the other
+    return _in_mm(Grid.from_itk(spatial[::-1], _numbers(spacing), _numbers(origin), turned.tolist()), header, False)
 
 
-def _whole(path: Path, header: Header, start: int, nbytes: int, nrrd: bool) -> Packed | None:
-    """Raise FormatError if raw voxels are not there whole; return where packed ones are, to be checked when read."""
-    if nrrd:
-        name = header.get("data file") or header.get("datafile") or "LOCAL"
-        encoding = header.get("encoding", "").lower()
-        raw, packed = encoding == "raw", encoding in ("gzip", "gz")
-    else:
-        name = header["elementdatafile"]
-        packed = header.get("compresseddata", "").lower() == "true"
-        raw = not packed and header.get("binarydata", "").lower() == "true"
-    if name.upper().startswith("LIST") or "%" in name or "line skip" in header or "byte skip" in header:
-        return None  # several files, or a start that only ITK works out
-    data, first = (path, start) if name.upper() == "LOCAL" else (path.parent / name, 0)
-    if not data.is_file():
-        raise FormatError(f"{path.name} names a data file that is not there; keep the two together.")
-    if data.stat().st_size < first + (nbytes if raw else 1):
-        raise FormatError(f"{path.name} is truncated: its data have fewer bytes than it states; get it again.")
-    return (data, first, nbytes) if packed else None
-
-
-def _check_packed(path: Path, start: int, nbytes: int) -> None:
-    """Decompress to nowhere: of a stream that breaks off, ITK takes the rest for 0 or complains on stderr."""
-    stream = isal_zlib.decompressobj(wbits=47)  # zlib or gzip, by the header
-    size, block = 0, b""
-    with path.open("rb") as file:
-        file.seek(start)
-        while not stream.eof and (block := stream.unconsumed_tail or file.read(_CHUNK)):
-            size += len(stream.decompress(block, _CHUNK))
-    if not stream.eof or size < nbytes:
-        raise FormatError(f"{path.name} is truncated or damaged: its voxels end early; get it again.")
-
-
-def _grid(information: Any, header: Header, nrrd: bool) -> tuple[Grid, tuple[str, ...]]:
+def _nrrd_grid(header: Header, spatial: tuple[int, ...]) -> Placed:
     """Return the grid in mm, or in pixels where the file states no spacing."""
-    size = information.GetSize()
-    stated = ("space directions", "spacings") if nrrd else ("elementspacing", "elementsize")
-    if not any(key in header for key in stated):
-        return Grid.from_spacing(size[::-1], None), ("the file states no spacing",)
-    patient = not nrrd or header.get("space", "").lower().removesuffix("-time") in _PATIENT
-    spacing, origin, direction = information.GetSpacing(), information.GetOrigin(), information.GetDirection()
-    grid = Grid.from_itk(size, spacing, origin, direction, patient)
+    n = len(spatial)
+    vectors = [vector for vector in _vectors(header) if vector is not None]
+    if not vectors:
+        steps = [step for step in _numbers(header.get("spacings", "")) if np.isfinite(step)]  # NaN: a channel axis
+        if len(steps) != n:
+            return Grid.from_spacing(spatial, None), ("the file states no spacing",)
+        return _in_mm(Grid.from_itk(spatial[::-1], steps, [0.0] * n, np.eye(n).ravel().tolist(), False), header, True)
+    if len(vectors) != n or any(len(vector) != n for vector in vectors):
+        raise GeometryError("The file places its axes in a space of other dimensions; reshape it to a volume.")
+    linear = np.column_stack(vectors)
+    steps = [float(np.linalg.norm(vector)) for vector in vectors]
+    if not all(steps):
+        raise GeometryError("A space direction of the file has no length; correct the header.")
+    origin = [float(word) for word in header.get("space origin", "").strip("() ").split(",") if word.strip()]
+    start = np.array(origin if len(origin) == n and np.isfinite(origin).all() else [0.0] * n)
+    signs = _SPACES.get(header.get("space", "").lower().removesuffix("-time"))
+    turn = np.array([*(signs or (1, 1)), 1])[:n] if n == 3 else np.ones(n)
+    direction = (turn[:, None] * linear / steps).ravel().tolist()
+    return _in_mm(Grid.from_itk(spatial[::-1], steps, turn * start, direction, signs is not None), header, True)
+
+
+def _first(header: Header, keys: tuple[str, ...], default: str) -> str:
+    return next((header[key] for key in keys if key in header), default)
+
+
+def _in_mm(grid: Grid, header: Header, nrrd: bool) -> Placed:
     factor, notes = _unit(header, nrrd)
     if factor != 1:
-        scale = np.diag([*[factor] * grid.ndim, 1.0])
-        grid = replace(grid, affine=scale @ grid.affine)
+        grid = replace(grid, affine=np.diag([*[factor] * grid.ndim, 1.0]) @ grid.affine)
     return grid, notes
 
 
 def _unit(header: Header, nrrd: bool) -> tuple[float, tuple[str, ...]]:
-    """Return what turns the file's lengths into mm. SimpleITK takes every number for mm."""
+    """Return what turns the file's lengths into mm."""
     text = (header.get("space units") or header.get("units", "")) if nrrd else header.get("distanceunits", "")
     names = {name for name in text.replace('"', " ").split() if name not in ("", "???", "none")}
     if not names or names == {"mm"}:
@@ -179,20 +239,6 @@ def _unit(header: Header, nrrd: bool) -> tuple[float, tuple[str, ...]]:
     if factor is None:
         raise GeometryError("The file states lengths in a unit that is not known; write it again in mm.")
     return factor, (f"lengths of the file were multiplied by {factor:g} to give mm",)
-
-
-def _reader(path: Path, nrrd: bool, components: int, packed: Packed | None) -> Callable[[], AnyArray]:
-    """Return the function that reads the voxels (C, *spatial); `packed` is a stream ITK would not check."""
-
-    def load() -> AnyArray:
-        with reading(path, "NRRD" if nrrd else "MetaImage"):
-            if packed is not None:
-                _check_packed(*packed)
-            reader = _information(path, nrrd)
-            values = sitk.GetArrayFromImage(reader.Execute())
-            return np.moveaxis(values, -1, 0) if components > 1 else values[np.newaxis]
-
-    return load
 
 
 def encode(array: AnyArray, grid: Grid, nrrd: bool) -> bytes:

@@ -18,12 +18,11 @@ from medseg.grid import SKEW, Grid
 from medseg.image import Image, LazyArray, Source
 from medseg.io.common import reading
 from medseg.io.forms import grid_of
+from medseg.io.limits import DEFLATE, SLACK, check_claim
 
 AnyArray = npt.NDArray[Any]
 Matrix = npt.NDArray[np.float64]
 
-SLACK = 1 << 20  # bytes allowed after the voxels; more means that header and data do not belong together
-DEFLATE = 1040  # deflate cannot pack tighter than this, so a file that claims to is not whole
 _HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 
 
@@ -79,7 +78,7 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
     GeometryError
         The orientation or the spacing cannot be used.
     InputError
-        Time series, five axes, colour or complex voxels.
+        Time series, five axes, colour or complex voxels, or more voxels than `medseg.io.limits` allows.
     """
     with reading(path, "NIfTI"):
         header = _header(path)
@@ -157,11 +156,18 @@ def _layout(header: Any, path: Path, shape: tuple[int, ...]) -> _Layout:
     size = path.stat().st_size
     if layout.offset + layout.nbytes > (size * DEFLATE if _gzipped(path) else size):
         raise FormatError(f"{path.name} is truncated: {size} bytes cannot hold the voxels it states; get it again.")
+    if not _mapped(path, layout):
+        check_claim(layout.offset + layout.nbytes, path)
     return layout
 
 
+def _mapped(path: Path, layout: _Layout) -> bool:
+    """Whether voxels can stay in the file until they are touched, so that they claim no memory."""
+    return not _gzipped(path) and not layout.scaled and layout.stored.isnative
+
+
 def _voxels(path: Path, layout: _Layout) -> AnyArray | LazyArray:
-    if not _gzipped(path) and not layout.scaled and layout.stored.isnative:
+    if _mapped(path, layout):
         return np.memmap(path, layout.stored, "r", layout.offset, layout.shape)
     return LazyArray(layout.shape, layout.dtype, _reader(path, layout))
 

@@ -1,12 +1,12 @@
-"""From stored DICOM pixels to values: decoding, inversion, rescaling."""
+"""How DICOM pixels are stored and what turns them into values: types, masks, padding, inversion, rescaling, sizes."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,55 +14,45 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
-from pydicom.uid import JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless
 
-from medseg.errors import FormatError
+from medseg.errors import FormatError, InputError
 from medseg.io.common import reading
+from medseg.io.headers import Header
 
 AnyArray = npt.NDArray[Any]
 
 THREADS = min(4, os.cpu_count() or 1)
-_OURS = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)  # no permissive pydicom plugin decodes these
+GRAY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "PALETTE COLOR")
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stored:
-    """How the pixels of one slice are stored and scaled."""
+    """How the pixels of one frame are stored and what turns them into values."""
 
     dtype: np.dtype[Any]
     bits: int  # BitsStored
+    shift: int  # bits below the lowest stored one
+    colour: bool
     inverted: int | None  # MONOCHROME1: stored value v stands for inverted - v
     slope: float
     intercept: float
-
-    @classmethod
-    def from_dataset(cls, dataset: Dataset, slice_number: int) -> Stored:
-        """Read the fields of a pydicom data set.
-
-        Raises
-        ------
-        FormatError
-            A field is malformed, or pixels have other than 8, 16 or 32 bits.
-        """
-        bits, used = (int(header_number(dataset, key, 0)) for key in ("BitsAllocated", "BitsStored"))
-        if bits not in (8, 16, 32) or not 0 < used <= bits:
-            raise FormatError(f"Slice {slice_number} has {used} of {bits} bits for each pixel; medseg reads 8, 16, 32.")
-        signed = header_number(dataset, "PixelRepresentation", 0) == 1
-        inverted = None
-        if str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1":
-            inverted = -1 if signed else (1 << used) - 1
-        slope, intercept = header_number(dataset, "RescaleSlope", 1), header_number(dataset, "RescaleIntercept", 0)
-        if slope == 0:
-            raise FormatError(f"Slice {slice_number} has a RescaleSlope of 0; the header is damaged.")
-        return cls(np.dtype(f"{'i' if signed else 'u'}{bits // 8}"), used, inverted, slope, intercept)
+    padding: tuple[int, int] | None  # stored values from and to which a pixel is padding
+    table: tuple[int, AnyArray] | None  # Modality LUT: first stored value, values (n,)
+    palette: np.dtype[Any] | None = None  # type of the colours a palette gives
 
     @property
     def scale(self) -> tuple[float, float]:
         """Slope and intercept."""
         return self.slope, self.intercept
+
+    @property
+    def exact(self) -> bool:
+        """Whether the bytes in the file are the values."""
+        whole = self.dtype.kind == "f" or (self.bits == 8 * self.dtype.itemsize and not self.shift)
+        return whole and self.inverted is None and self.scale == (1.0, 0.0) and self.table is None
 
 
 @contextmanager
@@ -78,7 +68,7 @@ def quiet() -> Iterator[None]:
         log.disabled = before
 
 
-def header_number(dataset: Dataset, key: str, default: float) -> float:
+def header_number(header: Any, key: str, default: float) -> float:
     """Return a header number, or `default` if it is absent or empty.
 
     Raises
@@ -86,87 +76,220 @@ def header_number(dataset: Dataset, key: str, default: float) -> float:
     FormatError
         It is not one finite number; the message does not quote it.
     """
-    value = dataset.get(key)
+    value = header.get(key)
     if value is None or value == "":
-        return default
+        return float(default)
     try:
         found = float(value)
     except (TypeError, ValueError):
         raise FormatError(f"{key} is not a number; the header is damaged.") from None
-    if not np.isfinite(found):
+    if not math.isfinite(found):
         raise FormatError(f"{key} is not finite; the header is damaged.")
     return found
 
 
-def check_size(path: Path, dataset: Dataset, slice_number: int) -> None:
-    """Raise FormatError if uncompressed pixels cannot be whole: found before anyone waits for the voxels."""
-    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
-    if syntax is None or not syntax.is_transfer_syntax or syntax.is_compressed:
+def stored(header: Header, scale: tuple[float, float] | None = None) -> Stored:
+    """Read how the pixels of a file are stored.
+
+    Parameters
+    ----------
+    header : Header
+        Its header.
+    scale : tuple of float, optional
+        Slope and intercept of one frame, where the frame has its own.
+
+    Raises
+    ------
+    FormatError
+        A field is malformed, pixels have other than 8, 16 or 32 bits, or there are no pixels.
+    InputError
+        A kind of colour that is not read.
+    """
+    if header.pixels is None:
+        raise FormatError("A DICOM file has no pixels, or breaks off before them; get it again.")
+    colour = _colour(header)
+    bits, used, shift, dtype = _width(header)
+    signed = dtype.kind == "i"
+    table = None if colour or "ModalityLUTSequence" not in header else _table(header)
+    own = (header_number(header, "RescaleSlope", 1.0), header_number(header, "RescaleIntercept", 0.0))
+    slope, intercept = (1.0, 0.0) if colour or table else scale or own
+    if header.get("Modality") == "RTDOSE" and "DoseGridScaling" in header:
+        slope, intercept = header_number(header, "DoseGridScaling", 1.0), 0.0
+    if slope == 0:
+        raise FormatError("A slice has a RescaleSlope of 0; the header is damaged.")
+    inverted = None
+    if header.text("PhotometricInterpretation") == "MONOCHROME1" and dtype.kind != "f" and not measured(header):
+        inverted = -1 if signed else (1 << used) - 1
+    palette = header.text("PhotometricInterpretation") == "PALETTE COLOR"
+    padding = None if colour or dtype.kind == "f" else _padding(header, signed, bits)
+    return Stored(dtype, used, shift, colour, inverted, slope, intercept, padding, table,
+                  _palette_type(header) if palette else None)  # fmt: skip
+
+
+def measured(header: Header) -> bool:
+    """Whether values are quantities, which MONOCHROME1 (a wish about display) must not turn round."""
+    if header.get("Modality") == "PT":
+        return True
+    # In CT a rescale without a RescaleType gives Hounsfield units (PS3.3 C.8.2.1).
+    rescaled = "RescaleIntercept" in header or "PerFrameFunctionalGroupsSequence" in header
+    return header.get("Modality") == "CT" and rescaled and header.text("RescaleType") in ("", "HU", "HU_MOD")
+
+
+def _colour(header: Header) -> bool:
+    """Whether a file holds colour rather than gray."""
+    samples, photometric = header_number(header, "SamplesPerPixel", 1), header.text("PhotometricInterpretation")
+    if samples == 1 and (
+        photometric in GRAY or (not photometric and header.pixels and header.pixels[0] != "PixelData")
+    ):
+        return False
+    if photometric in COLOUR and samples == (1 if photometric == "PALETTE COLOR" else 3):
+        return True
+    known = (
+        photometric if photometric in (*GRAY, *COLOUR, "HSV", "ARGB", "CMYK", "YBR_PARTIAL_420") else "an unknown kind"
+    )
+    raise InputError(
+        f"The pixels are {known} with {samples:.0f} samples; medseg reads gray and the colours RGB, YBR and palette."
+    )
+
+
+def _width(header: Header) -> tuple[int, int, int, np.dtype[Any]]:
+    """BitsAllocated, BitsStored, bits below the lowest stored one, and the type of the stored numbers."""
+    keyword = header.pixels[0] if header.pixels else ""
+    if keyword != "PixelData":
+        width = 32 if keyword == "FloatPixelData" else 64
+        return width, width, 0, np.dtype(f"f{width // 8}")
+    bits, used = (int(header_number(header, key, 0)) for key in ("BitsAllocated", "BitsStored"))
+    if bits not in (8, 16, 32) or not 0 < used <= bits:
+        raise FormatError(f"A slice has {used} of {bits} bits for each pixel; medseg reads 8, 16 and 32.")
+    signed = header_number(header, "PixelRepresentation", 0) == 1
+    high = int(header_number(header, "HighBit", used - 1))
+    shift = max(0, min(high + 1 - used, bits - used)) if native(header) or header.syntax == RLELossless else 0
+    return bits, used, shift, np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
+
+
+def _padding(header: Header, signed: bool, bits: int) -> tuple[int, int] | None:
+    """Stored values that mean "nothing here", as a range."""
+    ends = []
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        raw = header.values.get(keyword)
+        if isinstance(raw, bytes) and len(raw) in (2, 4):
+            value = int.from_bytes(raw, "little", signed=signed)
+            # An explicit US in a signed image holds the same bits.
+            ends.append(value if bits >= 16 else (value + 128) % 256 - 128 if signed else value % 256)
+    return (min(ends), max(ends)) if ends else None
+
+
+def _table(header: Header) -> tuple[int, AnyArray]:
+    """Modality LUT: the first stored value it maps, and the values."""
+    with reading(Path("The Modality LUT"), "DICOM"):
+        item = header.dataset.ModalityLUTSequence[0]
+        count, first, bits = (int(value) for value in item.LUTDescriptor)
+        data = item["LUTData"].value
+        width = 1 if bits <= 8 and not isinstance(data, int) and len(data) == (count or 1 << 16) else 2
+        entries = (
+            np.frombuffer(data, f"{'>' if header.big else '<'}u{width}") if isinstance(data, bytes) else np.array(data)
+        )
+        if len(entries) < (count or 1 << 16):
+            raise FormatError("The Modality LUT is shorter than it says; the header is damaged.")
+        return first, entries[: count or 1 << 16].astype(np.uint16)
+
+
+def _palette_type(header: Header) -> np.dtype[Any]:
+    """Type of the colours: 8 bits also where 16 bits hold nothing but 8 bits shifted or repeated."""
+    with reading(Path("The colour palette"), "DICOM"):
+        dataset = header.dataset
+        if int(dataset.RedPaletteColorLookupTableDescriptor[2]) == 8:
+            return np.dtype("u1")
+        names = [f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")]
+        if any(name not in dataset for name in names):
+            return np.dtype("u2")
+        entries = np.concatenate([np.frombuffer(dataset[name].value, "<u2") for name in names])
+        high, low = entries >> 8, entries & 255
+        return np.dtype("u1" if not low.any() or (low == high).all() else "u2")
+
+
+def frame_size(header: Header) -> int:
+    """Return the bytes of one frame as an uncompressed file holds them."""
+    width = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(header.pixels[0] if header.pixels else "", 0)
+    bits = width or int(header_number(header, "BitsAllocated", 0))
+    samples = int(header_number(header, "SamplesPerPixel", 1))
+    pixels = int(header_number(header, "Rows", 0)) * int(header_number(header, "Columns", 0))
+    if header.text("PhotometricInterpretation") == "YBR_FULL_422" and native(header):
+        return pixels * 2 * bits // 8  # two pixels share their colour
+    return pixels * samples * bits // 8
+
+
+def native(header: Header) -> bool:
+    """Whether pixels are not compressed one by one."""
+    return header.syntax in _NATIVE
+
+
+def check_size(header: Header, frames: int) -> None:
+    """Raise FormatError if a file cannot hold the pixels it promises: found before anyone waits or memory is taken."""
+    wanted = frame_size(header) * frames
+    size = header.size
+    _, offset, length = header.pixels or ("", 0, 0)
+    if native(header):
+        deflated = header.syntax == DeflatedExplicitVRLittleEndian
+        # deflate makes at most 1,032 bytes of one
+        if 0 <= length < wanted or (wanted > 1032 * size if deflated else offset + wanted > size):
+            raise FormatError(f"A slice is truncated: its file cannot hold the {wanted} bytes of pixels it promises.")
+        if length > wanted + 1 and not deflated:
+            _check_rest(header, offset + wanted, length - wanted)
         return
-    pixels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
-    if pixels > path.stat().st_size:
-        raise FormatError(f"Slice {slice_number} is truncated: its file cannot hold {pixels} bytes of pixels.")
+    stored_bytes = size - offset if length < 0 else min(length, size - offset)
+    # A run of RLE makes at most 128 bytes of two. Of the others, a huge frame in next to nothing is nobody's image.
+    most = 64 * stored_bytes if header.syntax == RLELossless else max(256 << 20, 1000 * stored_bytes)
+    if wanted > most * (1 if header.syntax == RLELossless else frames) or frames * 8 > stored_bytes:
+        raise FormatError(f"A slice promises {wanted} bytes of pixels but holds {stored_bytes}; it is damaged.")
 
 
-def result(stored: Sequence[Stored]) -> np.dtype[Any]:
-    """Return the type of the values of all slices: as stored, int32 with one whole rescale for all, else float32."""
-    scales = {one.scale for one in stored}
+def _check_rest(header: Header, start: int, count: int) -> None:
+    """Raise FormatError if more than zeros follow the pixels: then the header says fewer or smaller ones than there are."""
+    with header.path.open("rb") as stream:
+        stream.seek(start)
+        while count > 0 and (block := stream.read(min(count, 1 << 20))):
+            if block.strip(b"\0"):
+                raise FormatError(
+                    "A slice holds more pixels than its Rows, Columns and frames say; its header is damaged."
+                )
+            count -= len(block)
+
+
+def result(frames: Sequence[Stored]) -> np.dtype[Any]:
+    """Return the type of all values.
+
+    As stored without a rescale; with one that is whole and the same for all, int16 or int32, whichever holds every value
+    that the stored bits allow; else float32, or float64 for more than 24 bits.
+    """
+    first = frames[0]
+    if first.colour:
+        return first.palette or first.dtype
+    kinds = {np.dtype("u2") if one.table else one.dtype for one in frames}
+    scales = {one.scale for one in frames}
     if scales == {(1.0, 0.0)}:
-        kinds = {one.dtype for one in stored}
         return kinds.pop() if len(kinds) == 1 else np.result_type(*kinds)
-    slope, intercept = stored[0].scale
-    # 16 bits times a slope of up to 2^14 fit into 32 bits.
-    small = all(one.dtype.itemsize <= 2 for one in stored) and abs(slope) <= 1 << 14 and abs(intercept) < 1e9
-    whole = len(scales) == 1 and slope.is_integer() and intercept.is_integer()
-    return np.dtype(np.int32 if whole and small else np.float32)
+    slope, intercept = first.scale
+    if (
+        len(scales) == 1
+        and slope.is_integer()
+        and intercept.is_integer()
+        and all(one.dtype.kind != "f" for one in frames)
+    ):
+        ends = [slope * end + intercept for one in frames for end in (lowest(one), highest(one))]
+        for narrow in (np.int16, np.int32):
+            fits = np.iinfo(narrow)
+            if fits.min <= min(ends) and max(ends) <= fits.max and abs(slope) <= fits.max:
+                return np.dtype(narrow)
+    wide = any(one.dtype == np.dtype("f8") or (one.dtype.kind != "f" and one.bits > 24) for one in frames)
+    return np.dtype(np.float64 if wide else np.float32)
 
 
-def reader(files: Sequence[Path], stored: Sequence[Stored], shape: tuple[int, ...]) -> Callable[[], AnyArray]:
-    """Return the function that decodes all slices into an array (1, slices, rows, columns)."""
-
-    def load() -> AnyArray:
-        out = np.empty((1, *shape), result(stored))
-
-        def decode(i: int) -> None:
-            out[0, i] = _values(files[i], i + 1, stored[i], shape[1:], out.dtype)
-
-        with quiet(), ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(decode, range(len(files))))
-        return out
-
-    return load
+def lowest(one: Stored) -> int:
+    """Return the lowest number that the stored bits can hold."""
+    return -(1 << (one.bits - 1)) if one.dtype.kind == "i" else 0
 
 
-def _values(path: Path, slice_number: int, stored: Stored, shape: tuple[int, ...], dtype: np.dtype[Any]) -> AnyArray:
-    """Return the values (rows, columns) of one slice."""
-    try:
-        with reading(path, "DICOM"):
-            pixels = _pixels(pydicom.dcmread(path, force=True), stored)
-    except FormatError:
-        raise FormatError(
-            f"The pixels of slice {slice_number} cannot be decoded: they are missing, damaged, or compressed in a way "
-            "that is not supported."
-        ) from None
-    if pixels.shape != shape or not np.can_cast(pixels.dtype, stored.dtype, "safe"):
-        raise FormatError(f"Slice {slice_number} holds pixels of another size or type than its header says.")
-    if stored.inverted is not None:
-        pixels = (stored.inverted - pixels.astype(np.int64)).astype(stored.dtype)
-    if stored.scale == (1.0, 0.0):
-        return pixels
-    if dtype.kind == "i":
-        return pixels.astype(np.int32) * np.int32(stored.slope) + np.int32(stored.intercept)
-    return (pixels.astype(np.float64) * stored.slope + stored.intercept).astype(np.float32)
-
-
-def _pixels(dataset: Dataset, stored: Stored) -> AnyArray:
-    """Return the stored pixels (rows, columns)."""
-    if dataset.file_meta.get("TransferSyntaxUID") not in _OURS:
-        return dataset.pixel_array
-    import imagecodecs
-
-    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
-    pixels: AnyArray = np.asarray(imagecodecs.jpeg_decode(frame))
-    if stored.dtype.kind == "i":
-        spare = 8 * stored.dtype.itemsize - stored.bits  # JPEG knows no sign: the top stored bit becomes it
-        return (pixels.astype(stored.dtype) << spare) >> spare
-    return pixels.astype(stored.dtype, casting="safe")
+def highest(one: Stored) -> int:
+    """Return the highest number that the stored bits can hold."""
+    return (1 << (one.bits - 1 if one.dtype.kind == "i" else one.bits)) - 1

@@ -16,11 +16,13 @@ from medseg.errors import FormatError, InputError
 from medseg.grid import Grid
 from medseg.image import Image, Source
 from medseg.io.common import reading
+from medseg.io.limits import check_claim
 
 AnyArray = npt.NDArray[Any]
 
 RGB = ("red", "green", "blue")
 _ORIENTATION = 0x0112  # EXIF tag
+_BYTES = {"1": 1, "L": 1, "P": 3, "LA": 2, "RGB": 6, "RGBA": 8, "I;16": 2}  # of a pixel at most, by Pillow's mode
 
 
 def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> Image:
@@ -40,15 +42,17 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
     FormatError
         Not a PNG or JPEG, truncated, damaged.
     InputError
-        More pixels than Pillow deems safe, or CMYK.
+        More pixels than Pillow deems safe or `medseg.io.limits` allows, or CMYK.
     """
     if channel_axis is not None:
         raise InputError(f"{path.name} says itself what its channels are; leave channel_axis out.")
     notes: list[str] = []
+    _check_whole(path)
     with reading(path, "PNG or JPEG"), warnings.catch_warnings():
         warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)  # the error at twice the size still comes
         try:
             with Pillow.open(path, formats=("PNG", "JPEG")) as picture:
+                check_claim(picture.width * picture.height * _BYTES.get(picture.mode, 4), path)
                 values = _pixels(path, picture, labels)  # before getexif, which loads and forgets the stored depth
                 if picture.getexif().get(_ORIENTATION, 1) != 1:
                     notes.append("an EXIF orientation is stated; pixels are kept as stored")
@@ -68,6 +72,18 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
     channels = ("gray",) if len(array) == 1 else RGB
     source = Source((path,), "png", notes=tuple(notes))
     return Image(array, Grid.from_spacing(array.shape[1:]), "microscopy", channels, source)
+
+
+def _check_whole(path: Path) -> None:
+    """Raise FormatError if a PNG has no last chunk: Pillow is content once it has all pixels, right or not."""
+    with reading(path, "PNG or JPEG"), path.open("rb") as stream:
+        if stream.read(8) != b"\x89PNG\r\n\x1a\n":
+            return
+        while len(head := stream.read(8)) == 8:
+            if head[4:] == b"IEND" and len(stream.read(4)) == 4:
+                return
+            stream.seek(int.from_bytes(head[:4], "big") + 4, 1)
+        raise FormatError(f"{path.name} is truncated: it ends before its last chunk; get it again.")
 
 
 def _pixels(path: Path, picture: Pillow.Image, labels: bool) -> AnyArray:

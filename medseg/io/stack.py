@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,9 +32,23 @@ class Slice:
     frame: str | None
     number: str  # InstanceNumber, to name the slice to a person
 
+    @property
+    def normal(self) -> FloatArray:
+        """Unit vector (3,) across the slice, LPS."""
+        row, column = np.array(self.orientation).reshape(2, 3)
+        normal: FloatArray = np.cross(row, column)
+        return normal / (np.linalg.norm(normal) or 1.0)
+
     @classmethod
-    def from_dataset(cls, dataset: Any) -> Slice:
-        """Read the fields of a pydicom data set.
+    def from_dataset(cls, dataset: Any, number: str = "") -> Slice:
+        """Read the fields of a header: anything with `get` by keyword.
+
+        Parameters
+        ----------
+        dataset : Header, pydicom Dataset or dict
+            Its values may be numbers or text.
+        number : str
+            How to name the slice to a person; its InstanceNumber if absent.
 
         Raises
         ------
@@ -42,25 +57,47 @@ class Slice:
         FormatError
             Rows and Columns are not sizes.
         """
-        number = dataset.get("InstanceNumber")
-        shown = str(int(number)) if isinstance(number, int) else "unknown"
+        shown = number or instance_number(dataset)
         try:
             rows, columns = int(dataset.get("Rows")), int(dataset.get("Columns"))
         except (TypeError, ValueError):
             rows = columns = 0
         if rows < 1 or columns < 1:
             raise FormatError(f"The slice with InstanceNumber {shown} has no size; its header is damaged.")
-        thickness = _floats(dataset, "SliceThickness", 1)
+        sizes = [floats(dataset, key, 1) for key in ("SliceThickness", "SpacingBetweenSlices")]
+        thickness = next((size for size in sizes if size and size[0] > 0), None)
         return cls(
             rows,
             columns,
             _needed(dataset, "ImageOrientationPatient", 6, shown),
             _needed(dataset, "ImagePositionPatient", 3, shown),
             _needed(dataset, "PixelSpacing", 2, shown),
-            thickness[0] if thickness and thickness[0] > 0 else None,
+            thickness[0] if thickness else None,
             str(dataset.get("FrameOfReferenceUID") or "") or None,
             shown,
         )
+
+
+def instance_number(dataset: Any) -> str:
+    """InstanceNumber if it is a number, which identifies nobody, else "unknown"."""
+    try:
+        return str(int(dataset.get("InstanceNumber")))
+    except (TypeError, ValueError):
+        return "unknown"
+
+
+def usual_gap(gaps: FloatArray) -> float:
+    """Median of the distances between neighbours, those that repeat a position left out; 0 if all do."""
+    for least in (JITTER_MM, 1e-3):
+        if (gaps > least).any():
+            return float(np.median(gaps[gaps > least]))
+    return 0.0
+
+
+def repeat_gap(gaps: FloatArray) -> float:
+    """Distance along the normal under which two slices count as lying at the same position."""
+    usual = usual_gap(gaps)
+    return max(1e-3, min(0.2 * usual, max(JITTER_MM, JITTER * usual)))
 
 
 def arrange(slices: Sequence[Slice]) -> tuple[list[int], Grid, list[str]]:
@@ -69,7 +106,7 @@ def arrange(slices: Sequence[Slice]) -> tuple[list[int], Grid, list[str]]:
     Parameters
     ----------
     slices : sequence of Slice
-        In any order.
+        In any order; where positions repeat, the first given comes first.
 
     Returns
     -------
@@ -85,11 +122,9 @@ def arrange(slices: Sequence[Slice]) -> tuple[list[int], Grid, list[str]]:
     GeometryError
         Sizes, orientations, spacings or frames of reference differ; positions repeat, leave gaps or are sheared.
     """
-    _check_alike(slices)
+    check_alike(slices)
     first = slices[0]
-    row, column = np.array(first.orientation).reshape(2, 3)
-    normal = np.cross(row, column)
-    normal /= np.linalg.norm(normal) or 1.0
+    normal = first.normal
     positions = np.array([one.position for one in slices], dtype=np.float64)
     order = np.argsort(positions @ normal, kind="stable").tolist()
     shape = (len(slices), first.rows, first.columns)
@@ -120,8 +155,13 @@ def _line(positions: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     return middle + index[0] * step, middle + index[-1] * step, residual
 
 
-def _check_alike(slices: Sequence[Slice]) -> None:
+def check_alike(slices: Sequence[Slice]) -> None:
+    """Raise GeometryError unless sizes, orientations, pixel spacings and frames of reference are the same."""
     first = slices[0]
+    row, column = np.array(first.orientation).reshape(2, 3)
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if np.abs(np.array(lengths) - 1).max() > SKEW or abs(row @ column) > SKEW:
+        raise GeometryError("ImageOrientationPatient is not two perpendicular unit vectors; the header is damaged.")
     sizes = {(one.rows, one.columns) for one in slices}
     frames = {one.frame for one in slices}
     for what, count in (("image sizes", len(sizes)), ("frames of reference", len(frames))):
@@ -131,22 +171,23 @@ def _check_alike(slices: Sequence[Slice]) -> None:
         ("orientation", np.array([one.orientation for one in slices]), 1.0),
         ("PixelSpacing", np.array([one.spacing for one in slices]), min(first.spacing)),
     ):
-        differ = int((np.abs(values - values[0]).max(axis=1) > SAME * scale).sum())
+        differ = int((np.abs(values - np.median(values, axis=0)).max(axis=1) > SAME * scale).sum())
         if differ:
             raise GeometryError(
-                f"The {what} of {differ} of {len(slices)} slices differs from the first; split the series."
+                f"The {what} of {differ} of {len(slices)} slices differs from the others; split the series."
             )
 
 
 def _check_regular(slices: Sequence[Slice], along: FloatArray, residual: FloatArray) -> None:
     """Raise GeometryError, naming slices, if positions repeat or gaps differ."""
     gaps = np.diff(along)
-    usual = float(np.median(gaps))
-    near = np.flatnonzero(gaps < max(1e-3, 0.02 * usual))
+    usual = usual_gap(gaps)
+    near = np.flatnonzero(gaps < repeat_gap(gaps))
     if near.size:
         raise GeometryError(
             f"{near.size} of {len(slices)} slices repeat the position of another, first "
-            f"{_pair(slices, int(near[0]))}: duplicates, or several times or contrasts in one series; split it."
+            f"{_pair(slices, int(near[0]))}: duplicates, or several times or contrasts in one series; split it, or "
+            "load with regularize=True, which drops duplicates whose pixels are the same."
         )
     # residual is off the line in any direction; the tolerance is against the distance along the normal
     tolerance = max(JITTER_MM, JITTER * float(along[-1] - along[0]) / len(gaps))
@@ -157,11 +198,12 @@ def _check_regular(slices: Sequence[Slice], along: FloatArray, residual: FloatAr
         wide = int((gaps > 1.5 * usual).sum())
         raise GeometryError(
             f"Slices are missing: {gaps[worst]:.4g} mm lie between {_pair(slices, worst)}, {usual:.4g} mm between "
-            f"most; {wide} such gaps. Get the whole series."
+            f"most; {wide} such gaps. Get the whole series, or load with regularize=True, which interpolates there."
         )
     raise GeometryError(
         f"Slices are not equally spaced: gaps of {gaps.min():.4g} to {gaps.max():.4g} mm, worst between "
-        f"{_pair(slices, worst)}; a slice lies {residual.max():.3g} mm off a regular stack, over {tolerance:.3g} mm."
+        f"{_pair(slices, worst)}; a slice lies {residual.max():.3g} mm off a regular stack, over {tolerance:.3g} mm. "
+        "Load with regularize=True to resample at the true positions."
     )
 
 
@@ -178,11 +220,11 @@ def _check_upright(step: FloatArray, normal: FloatArray, count: int) -> None:
         angle = float(np.degrees(np.arctan2(aside, step @ normal)))
         raise GeometryError(
             f"The stack is sheared by {angle:.3g} degrees (gantry tilt): each slice is shifted by {aside:.3g} mm "
-            "against the last. Resample it to an upright stack first, for example with dcm2niix."
+            "against the last. Load with regularize=True to resample it onto an upright grid."
         )
 
 
-def _floats(dataset: Any, key: str, count: int) -> tuple[float, ...] | None:
+def floats(dataset: Any, key: str, count: int) -> tuple[float, ...] | None:
     """Return the numbers of an attribute, or None if they are not `count` finite numbers."""
     try:
         value = dataset.get(key)
@@ -190,11 +232,11 @@ def _floats(dataset: Any, key: str, count: int) -> tuple[float, ...] | None:
         numbers = tuple(float(one) for one in values)
     except (TypeError, ValueError):
         return None
-    return numbers if len(numbers) == count and bool(np.isfinite(numbers).all()) else None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
 
 
 def _needed(dataset: Any, key: str, count: int, number: str) -> tuple[float, ...]:
-    values = _floats(dataset, key, count)
+    values = floats(dataset, key, count)
     if values is None:
         state = "no" if key not in dataset else "a malformed"
         raise GeometryError(

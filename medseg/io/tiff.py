@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +17,16 @@ import tifffile
 from medseg.errors import FormatError, InputError
 from medseg.grid import Grid
 from medseg.image import Image, LazyArray, Source
+from medseg.io.coded import CODED, START, check_coded
 from medseg.io.common import millimetres, reading
+from medseg.io.limits import check_claim
 
 AnyArray = npt.NDArray[Any]
 
 MAP_FROM = 1 << 26  # bytes from which uncompressed voxels are mapped, not read: small files gain nothing
 # Dots per inch that programs write when they know nothing: tifffile, libvips, screens, printers.
 _PRINT = (1.0, 2.54, 25.4, 72.0, 96.0, 150.0, 300.0, 600.0, 1200.0)
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _REFUSED = {5: "CMYK", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab", 32803: "colour filter array"}
 
 # tifffile logs what is wrong with a file to stderr; here it becomes a typed error or a note instead.
@@ -57,9 +61,11 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
     FormatError
         The file is no TIFF, is truncated or damaged.
     InputError
-        Time points, complex values, or colours other than gray and RGB.
+        Time points, complex values, colours other than gray and RGB, or more voxels than `medseg.io.limits` allows.
     """
     with reading(path, "TIFF"), tifffile.TiffFile(path) as tif:
+        _check_tags(tif, path)
+        _check_planes(tif, path)
         if not tif.series:
             raise FormatError(f"{path.name} is a TIFF without an image; get it again.")
         series = tif.series[0]
@@ -80,6 +86,31 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
         notes.append(f"the file holds {len(tif.series)} images; the first was read")
     grid = Grid.from_spacing(array.shape[1:], spacing, axes=tuple(layout.axes.lower()))
     return Image(array, grid, "microscopy", channels, Source((path,), "tiff", notes=tuple(notes)))
+
+
+def _check_tags(tif: tifffile.TiffFile, path: Path) -> None:
+    """Raise if a value of the first page lies behind the end: tifffile leaves such a tag out, and with it the spacing."""
+    tiff, file = tif.tiff, tif.filehandle
+    file.seek(tif.pages.first.offset)
+    (count,) = struct.unpack(tiff.tagnoformat, file.read(tiff.tagnosize))
+    for _ in range(count):
+        entry = file.read(tiff.tagsize)
+        _, kind = struct.unpack(tiff.tagformat1, entry[:4])
+        number, place = struct.unpack(tiff.offsetformat + tiff.offsetformat[1:], entry[4:])
+        size = number * _SIZES.get(kind, 0)
+        if size > tiff.tagoffsetthreshold and place + size > file.size:
+            raise FormatError(f"{path.name} is truncated: part of its header lies beyond its end; get it again.")
+
+
+def _check_planes(tif: tifffile.TiffFile, path: Path) -> None:
+    """Raise if OME-XML claims more planes than there can be: tifffile makes a list of them before it looks."""
+    for pixels in _ome_images(tif):
+        sizes = [int(pixels.get(f"Size{axis}") or 1) for axis in "XYZCT"]
+        planes = max(1, sizes[2]) * max(1, sizes[3]) * max(1, sizes[4])
+        elsewhere = any(uuid.get("FileName") for uuid in pixels.iter("{*}UUID"))
+        if not elsewhere and planes // max(1, sizes[3]) > tif.filehandle.size:
+            raise FormatError(f"{path.name} is truncated: it cannot hold the {planes} planes it states; get it again.")
+        check_claim(planes * max(sizes[0] * sizes[1], 1024), path)
 
 
 def _check_whole(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
@@ -155,12 +186,17 @@ def _names(tif: tifffile.TiffFile, count: int, rgb: bool) -> tuple[str, ...]:
 
 def _ome_pixels(tif: tifffile.TiffFile) -> ElementTree.Element | None:
     """Return the Pixels element of the first OME image, or None if there is no readable OME-XML."""
+    return next(iter(_ome_images(tif)), None)
+
+
+def _ome_images(tif: tifffile.TiffFile) -> list[ElementTree.Element]:
+    """Return the Pixels element of each OME image."""
     if not tif.is_ome or not tif.ome_metadata:
-        return None
+        return []
     try:
-        return ElementTree.fromstring(tif.ome_metadata).find("{*}Image/{*}Pixels")
+        return ElementTree.fromstring(tif.ome_metadata).findall("{*}Image/{*}Pixels")
     except ElementTree.ParseError:
-        return None
+        return []
 
 
 def _spacing(tif: tifffile.TiffFile, page: Any, axes: str) -> tuple[list[float] | None, list[str]]:
@@ -240,6 +276,7 @@ def _voxels(
         return values[:-1] if layout.drop else values
 
     if palette is not None and shape[0] == 1:
+        check_claim(4 * series.nbytes, path)
         table = (palette >> 8).astype(np.uint8)
         colours = LazyArray((3, *shape[1:]), np.uint8, _reader(path, lambda a: table[:, arrange(a)[0]]))
         return colours, ("red", "green", "blue")
@@ -253,6 +290,7 @@ def _voxels(
         and native.kind != "b"
     ):
         return arrange(np.memmap(path, native, "r", offset, series.shape)), layout.channels
+    check_claim(series.nbytes, path)
     dtype = np.dtype(np.uint8) if native.kind == "b" else native
     final = (shape[0] - int(layout.drop), *shape[1:])
     return LazyArray(final, dtype, _reader(path, lambda a: arrange(a.astype(dtype, copy=False)))), layout.channels
@@ -263,7 +301,22 @@ def _reader(path: Path, arrange: Callable[[AnyArray], AnyArray]) -> Callable[[],
 
     def load() -> AnyArray:
         with reading(path, "TIFF"), tifffile.TiffFile(path) as tif:
+            _check_tiles(tif, path)
             # One thread: decoding is a small part of the work, and callers run their own workers.
             return arrange(tif.series[0].asarray(maxworkers=1))
 
     return load
+
+
+def _check_tiles(tif: tifffile.TiffFile, path: Path) -> None:
+    """Raise if a tile of the first series is a compressed picture larger than the tile."""
+    for page in tif.series[0].pages:
+        whole: Any = None if page is None else page.keyframe
+        if page is None or int(whole.compression) not in CODED:
+            continue
+        pixels = whole.tilewidth * whole.tilelength if whole.is_tiled else whole.imagewidth * whole.rowsperstrip
+        for start, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            if count:
+                page.parent.filehandle.seek(start)
+                head = page.parent.filehandle.read(min(count, START))
+                check_coded(head, int(whole.compression), int(pixels), path.name)

@@ -9,4 +9,4 @@ from contextlib import suppress
 with suppress(ImportError):
     import pytest
 
-    pytest.register_assert_rewrite("medseg.testing.decoding", "medseg.testing.learning")
+    pytest.register_assert_rewrite("medseg.testing.decoding", "medseg.testing.learning", "medseg.testing.readers")

@@ -1,0 +1,106 @@
+"""``medseg convert``: one image or label file into another format, on its own grid or on a reference's."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medseg.cli.common import numbers, say
+from medseg.errors import InputError, MedsegWarning
+
+if TYPE_CHECKING:
+    from medseg.image import Image
+    from medseg.instances import Instances
+
+DICOM = ("seg", "labelmap", "rtstruct")
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Image, label file, DICOM folder, SEG or RTSTRUCT.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="NAME.nii.gz, .nii, .nrrd, .mha, .ome.tif, or .dcm for labels.")
+    ],
+    reference: Annotated[
+        Path | None, typer.Option(help="Image whose grid OUT has; for .dcm the DICOM series it belongs to.")
+    ] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="IN holds labels: ids are never mixed.")] = False,
+    form: Annotated[
+        str, typer.Option("--as", help="What a .dcm is: seg (one segment per instance), labelmap or rtstruct.")
+    ] = "seg",
+    series: Annotated[
+        str | None,
+        typer.Option(help="Which series of a DICOM folder (of IN, or of --reference for labels); see: medseg series."),
+    ] = None,
+    regularize: Annotated[
+        bool, typer.Option("--regularize", help="Resample an irregular DICOM stack to a regular one.")
+    ] = False,
+    spacing: Annotated[str | None, typer.Option(help="Voxel size in array order, where IN states none.")] = None,
+    unit: Annotated[str, typer.Option(help="Unit of --spacing: mm or um.")] = "mm",
+    channel_axis: Annotated[int | None, typer.Option(help="Axis that counts channels, where IN does not say.")] = None,
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="Leave out of a .dcm what the basic profile removes.")
+    ] = False,
+) -> int:
+    """Convert an image or labels between NIfTI, NRRD, MetaImage, OME-TIFF and DICOM.
+
+    Positions are kept to a thousandth of a millimetre; images are interpolated and labels take the nearest id only
+    where --reference lies on another grid. For research use only.
+    """
+    from medseg import io
+    from medseg.io import objects
+
+    if form not in DICOM:
+        raise typer.BadParameter(f"{form!r} is none of {', '.join(DICOM)}", param_hint="--as")
+    if unit not in ("mm", "um"):
+        raise typer.BadParameter(f"{unit!r} is neither mm nor um", param_hint="--unit")
+    size = numbers(spacing, "--spacing")
+    given: dict[str, Any] = {"spacing": size[0] if size and len(size) == 1 else size, "unit": unit}
+    dicom = target.suffix.lower() == ".dcm"
+    chosen: dict[str, Any] = {"series": series, "regularize": regularize}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MedsegWarning)
+        drawn = source.is_file() and objects.is_kind(source, objects.SEG + objects.RTSTRUCT)
+        if labels or dicom or drawn:  # then only the reference can be a series to choose from
+            like = None if reference is None else io.load(reference, **chosen)
+            instances = _read(source, like, drawn, given)
+            _write(instances, target, like, form if dicom else "", deidentify)
+            said = f"{len(instances)} instances, {instances.grid.describe()}"
+        else:
+            image = io.load(source, channel_axis=channel_axis, **given, **chosen)
+            image = image if reference is None else image.on(io.load(reference).grid)
+            io.save_image(image, target)
+            said = f"image, {image.grid.describe()}" + (f", {n} channels" if (n := len(image.channels)) > 1 else "")
+    print(f"{target}: {said}")
+    for one in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, MedsegWarning)):
+        say(f"medseg: {one}")
+    return 0
+
+
+def _read(source: Path, like: Image | None, drawn: bool, given: dict[str, Any]) -> Instances:
+    """Labels on their own grid, or on the reference's."""
+    from medseg import io
+    from medseg.io import objects
+
+    if not drawn:
+        instances = io.load_labels(source, **given)
+    elif given["spacing"] is not None:
+        raise InputError(f"{source.name} states its own spacing; leave --spacing out.")
+    else:  # contours have no grid of their own, segments have
+        instances = io.load_labels(source, like=like if objects.is_kind(source, objects.RTSTRUCT) else None)
+    return instances if like is None else instances.on(like.grid)
+
+
+def _write(instances: Instances, target: Path, like: Image | None, form: str, deidentify: bool) -> None:
+    from medseg import io
+
+    if not form:
+        io.save_labels(instances, target)
+    elif like is None:
+        raise InputError(f"{target.name}: a DICOM result belongs to a DICOM series; name it with --reference.")
+    elif form == "rtstruct":
+        io.save_rtstruct(instances, target, like, deidentify=deidentify)
+    else:
+        io.save_seg(instances, target, like, kind="binary" if form == "seg" else "labelmap", deidentify=deidentify)

@@ -1,0 +1,84 @@
+"""Coded terms that outputs carry, checked against the dictionary of pydicom 3.0 (PS3.16).
+
+A code is (value, coding scheme, meaning), as in `FindingSpec`. Units are UCUM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Code = tuple[str, str, str]
+
+# What a segment is (CID 7159).
+PROPERTY_TYPES: dict[str, Code] = {
+    "lesion": ("52988006", "SCT", "Lesion"),
+    "neoplasm": ("108369006", "SCT", "Neoplasm"),
+    "primary": ("372087000", "SCT", "Primary malignant neoplasm"),
+    "secondary": ("14799000", "SCT", "Neoplasm, Secondary"),
+    "nodule": ("27925004", "SCT", "Nodule"),
+    "mass": ("4147007", "SCT", "Mass"),
+    "necrosis": ("6574001", "SCT", "Necrosis"),
+    "cyst": ("367643001", "SCT", "Cyst"),
+}
+ARTIFICIAL_INTELLIGENCE: Code = ("123110", "DCM", "Artificial Intelligence")
+ABSENT: Code = ("2667000", "SCT", "Absent")
+BASIC_PROFILE: Code = ("113100", "DCM", "Basic Application Confidentiality Profile")
+
+# What was done to the patient (procedure reported), by DICOM modality (CID 100).
+PROCEDURES: dict[str, Code] = {
+    "CT": ("25045-6", "LN", "CT unspecified body region"),
+    "MR": ("25056-3", "LN", "MRI unspecified body region"),
+    "PT": ("44136-0", "LN", "PET unspecified body region"),
+}
+IMAGING: Code = ("363679005", "SCT", "Imaging procedure")
+
+# Units (UCUM).
+MM: Code = ("mm", "UCUM", "mm")
+MM3: Code = ("mm3", "UCUM", "mm3")
+ML: Code = ("mL", "UCUM", "mL")
+HU: Code = ("[hnsf'U]", "UCUM", "Hounsfield unit")
+SUV_BW: Code = ("g/ml{SUVbw}", "UCUM", "Standardized Uptake Value body weight")
+SUV_LBM: Code = ("g/ml{SUVlbm}", "UCUM", "Standardized Uptake Value lean body mass")
+SUV_BSA: Code = ("cm2/ml{SUVbsa}", "UCUM", "Standardized Uptake Value body surface area")
+GRAM: Code = ("g", "UCUM", "g")
+ONE: Code = ("1", "UCUM", "no units")
+
+# How a value was condensed from many voxels.
+MEAN: Code = ("373098007", "SCT", "Mean")
+MAXIMUM: Code = ("56851009", "SCT", "Maximum")
+MINIMUM: Code = ("255605001", "SCT", "Minimum")
+MEDIAN: Code = ("373099004", "SCT", "Median")
+SD: Code = ("386136009", "SCT", "Standard Deviation")
+PEAK: Code = ("126031", "DCM", "Peak Value Within ROI")
+
+_ATTENUATION: Code = ("112031", "DCM", "Attenuation Coefficient")
+_SUV_BW: Code = ("126401", "DCM", "SUVbw")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measurement a report can hold: what it is, its unit, and how it was condensed, if it was."""
+
+    name: Code
+    unit: Code
+    derivation: Code | None = None
+
+
+# Columns of tables, to what they are in a report.
+MEASURES: dict[str, Measure] = {
+    "volume_mm3": Measure(("118565006", "SCT", "Volume"), MM3),
+    "volume_ml": Measure(("118565006", "SCT", "Volume"), ML),
+    "long_axis_mm": Measure(("103339001", "SCT", "Long Axis"), MM),
+    "short_axis_mm": Measure(("103340004", "SCT", "Short Axis"), MM),
+    "diameter_3d_mm": Measure(("L0JK", "IBSI", "Maximum 3D Diameter of a Mesh"), MM),
+    "hu_mean": Measure(_ATTENUATION, HU, MEAN),
+    "hu_sd": Measure(_ATTENUATION, HU, SD),
+    "hu_min": Measure(_ATTENUATION, HU, MINIMUM),
+    "hu_max": Measure(_ATTENUATION, HU, MAXIMUM),
+    "hu_median": Measure(_ATTENUATION, HU, MEDIAN),
+    "suv_max": Measure(_SUV_BW, SUV_BW, MAXIMUM),
+    "suv_mean": Measure(_SUV_BW, SUV_BW, MEAN),
+    "suv_peak": Measure(_SUV_BW, SUV_BW, PEAK),
+    "mtv_ml": Measure(("126032", "DCM", "Metabolic Volume"), ML),
+    "tlg_g": Measure(("126033", "DCM", "Total Lesion Glycolysis"), GRAM),
+}

@@ -1,0 +1,213 @@
+"""Find DICOM images in what a caller names: a file, a list, a DICOMDIR, a tree of folders with anything in it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydicom.uid import UID
+
+from medseg.errors import FormatError, InputError, MedsegError, MedsegWarning, MissingError
+from medseg.io.common import reading
+from medseg.io.frames import Plane, other_kind, planes, unreadable
+from medseg.io.groups import Group, groups
+from medseg.io.headers import Header, read_header
+from medseg.io.names import FORMATS
+from medseg.io.pixels import THREADS
+
+_DICOM = "1.2.840.10008."  # root of all UIDs of the standard
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_MANY = 32  # files from which threads pay
+Given = Path | Sequence[Path]
+
+
+@dataclass
+class Found:
+    """What lies under a path.
+
+    Parameters
+    ----------
+    groups : list of Group
+        Images, in the order they are numbered in.
+    damaged : set of Path
+        Folders that hold a file with a damaged header.
+    notes : list of str
+        What was passed over.
+    warning : str
+        What a person should hear of; empty if nothing.
+    """
+
+    groups: list[Group]
+    damaged: set[Path] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+    warning: str = ""
+
+    def warn(self) -> None:
+        """Say aloud what should be heard."""
+        if self.warning:
+            warnings.warn(self.warning, MedsegWarning, stacklevel=5)
+
+
+def find(given: Given) -> Found:
+    """Read the headers of all DICOM files under a path and group their planes.
+
+    Parameters
+    ----------
+    given : Path or sequence of Path
+        A file, a folder (with all inside it), a DICOMDIR, or a list of files and folders.
+
+    Raises
+    ------
+    MissingError
+        Nothing is there, or no file is DICOM.
+    FormatError, InputError
+        Nothing among the files is an image.
+    """
+    named = [given] if isinstance(given, Path) else list(given)
+    files = _files(named)
+    headers, broken = _headers(files)
+    single = len(files) == 1 and files[0] in named
+    images: list[Plane] = []
+    others: list[Header] = []
+    damaged = {file.parent for file in broken}
+    for header in headers.values():
+        if "Rows" not in header or other_kind(header):
+            others.append(header)
+            if "Rows" not in header and _cut(header):
+                damaged.add(header.path.parent)
+        else:
+            images += planes(header)
+    if not images:
+        raise _nothing(named, headers, others, bool(broken), single)
+    found = Found(groups(images), damaged)
+    _note(found, files, headers, broken, others)
+    return found
+
+
+def _files(named: Iterable[Path]) -> list[Path]:
+    """All files to look into, each once."""
+    out: dict[Path, None] = {}
+    for path in named:
+        if path.is_dir():
+            out.update(dict.fromkeys(_tree(path)))
+        elif not path.is_file():
+            raise MissingError(f"{path}: is not there; check the path.")
+        elif (listed := _directory(path)) is not None:
+            out.update(dict.fromkeys(listed))
+        else:
+            out[path] = None
+    return list(out)
+
+
+def _tree(folder: Path) -> list[Path]:
+    """Files in a folder and below, hidden ones left out, sorted."""
+    out = []
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{folder} cannot be listed ({error.strerror}); check its permissions.") from None
+
+    for place, inner, files in os.walk(folder, onerror=refuse):
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and name != "__MACOSX")
+        out += [Path(place, name) for name in sorted(files) if not name.startswith(".")]
+    return [path for path in out if path.is_file()]
+
+
+def _directory(path: Path) -> list[Path] | None:
+    """Files that a DICOMDIR lists; None if it is none.
+
+    Raises
+    ------
+    MissingError
+        It lists a file that is not there.
+    FormatError
+        It is damaged, or leads out of its folder.
+    """
+    header = read_header(path)
+    if header is None or _DIRECTORY not in (header.media, header.text("SOPClassUID")):
+        return None
+    out, absent = [], 0
+    with reading(Path("The DICOMDIR"), "DICOM"):
+        for record in header.dataset.get("DirectoryRecordSequence") or []:
+            parts = record.get("ReferencedFileID")
+            if not parts:
+                continue
+            names = [parts] if isinstance(parts, str) else [str(part) for part in parts]
+            if any(name in ("", "..") or "/" in name or "\\" in name for name in names):
+                raise FormatError("The DICOMDIR names files outside of its folder; it is damaged.")
+            file = _inside(path.parent, names)
+            if file is None:
+                absent += 1
+            else:
+                out.append(file)
+    if absent:
+        raise MissingError(f"The DICOMDIR lists {absent} files that are not there; copy the whole disc.")
+    return out
+
+
+def _inside(folder: Path, names: list[str]) -> Path | None:
+    """A file below a folder; discs are often copied with names in lower case."""
+    for change in (str, str.lower):
+        if (file := folder.joinpath(*map(change, names))).is_file():
+            return file
+    return None
+
+
+def _headers(files: Sequence[Path]) -> tuple[dict[Path, Header], list[Path]]:
+    """Headers of the files that are DICOM, and files that should be but are damaged."""
+    broken: list[Path] = []
+
+    def read(path: Path) -> Header | None:
+        try:
+            return read_header(path)
+        except FormatError:
+            broken.append(path)
+            return None
+
+    if len(files) < _MANY:
+        found = [read(path) for path in files]
+    else:
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = list(pool.map(read, files, chunksize=16))
+    return {path: header for path, header in zip(files, found, strict=True) if header is not None}, sorted(broken)
+
+
+def _cut(header: Header) -> bool:
+    """Whether a header without Rows should have them: one that breaks off looks like one that ends."""
+    kind = UID(header.media or header.text("SOPClassUID"))
+    # A class pydicom does not know is a UID that was cut itself, unless a vendor made it.
+    vendor = kind.is_private and not _DICOM.startswith(kind)
+    return not kind or "Image Storage" in kind.name or (kind.name == str(kind) and not vendor)
+
+
+def _nothing(
+    named: list[Path], headers: dict[Path, Header], others: list[Header], broken: bool, single: bool
+) -> MedsegError:
+    """The error for files none of which is an image."""
+    kinds = [header for header in others if other_kind(header)]
+    if broken and not kinds:
+        return FormatError("A DICOM file has a damaged or truncated header; get it again.")
+    if single or (kinds and len(kinds) == len(headers)):
+        return unreadable(kinds[0] if kinds else next(iter(headers.values()), Header(named[0], {}, "", None)))
+    where = named[0] if len(named) == 1 else "What was given"
+    return MissingError(f"{where} holds no DICOM slice; name the folder or file that holds the images.")
+
+
+def _note(
+    found: Found, files: list[Path], headers: dict[Path, Header], broken: list[Path], others: list[Header]
+) -> None:
+    rest = [file for file in files if file not in headers and file not in broken]
+    named = sum(file.suffix.lower() in FORMATS["dicom"] for file in rest)
+    if named:
+        found.warning = f"{named} files named like DICOM are not DICOM and were passed over"
+        found.notes.append(found.warning)
+    if len(rest) > named:
+        found.notes.append(f"{len(rest) - named} files that are not DICOM were passed over")
+    masks = [header for header in others if (other_kind(header) or "").endswith("load_labels")]
+    if masks:
+        found.notes.append(f"{len(masks)} DICOM segmentations or structure sets were passed over")
+    if len(others) > len(masks):
+        found.notes.append(f"{len(others) - len(masks)} DICOM files without pixels were passed over")

@@ -1,0 +1,185 @@
+"""What outputs say of each instance: label, coded terms, tracking, who drew it, colour. One table for SEG, RTSTRUCT, SR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from colorsys import hsv_to_rgb
+from dataclasses import dataclass
+from typing import Any
+from warnings import warn
+
+import numpy as np
+
+from medseg.errors import InputError, MedsegWarning
+from medseg.grid import Grid
+from medseg.image import Image
+from medseg.instances import Instances
+from medseg.io.codes import Code
+from medseg.io.deidentifier import VERSION, new_uid, secret
+from medseg.io.study import Study, uid_from
+from medseg.spec import FindingSpec
+
+_GOLDEN = 0.6180339887  # of a turn: neighbours in the order are far apart in hue
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One instance as an output describes it.
+
+    Parameters
+    ----------
+    number : int
+        1, 2, ... in the order of the table.
+    id : int
+        Instance id.
+    label, tracking_id, tracking_uid : str
+        Name; text and UID that stay with the object in later outputs.
+    category, type, site : Code
+        What it is and where.
+    algorithm_type : str
+        AUTOMATIC, SEMIAUTOMATIC or MANUAL.
+    algorithm, version : str
+        What drew it; empty if it is MANUAL.
+    rgb : three int
+        Colour, 0 to 255.
+    """
+
+    number: int
+    id: int
+    label: str
+    tracking_id: str
+    tracking_uid: str
+    category: Code
+    type: Code
+    site: Code | None
+    algorithm_type: str
+    algorithm: str
+    version: str
+    rgb: tuple[int, int, int]
+
+
+def placed(instances: Instances, grid: Grid) -> Instances:
+    """Return the instances on `grid`, with a warning if some have no voxel there.
+
+    Raises
+    ------
+    GeometryError
+        The two share no world.
+    """
+    found = instances.on(grid)
+    if lost := len(instances) - len(found):
+        warn(f"{lost} of {len(instances)} instances have no voxel on the grid of the image and are left out.",
+             MedsegWarning, stacklevel=4)  # fmt: skip
+    return found
+
+
+def describe(instances: Instances, image: Image, study: Study, finding: FindingSpec | None) -> list[Segment]:
+    """Describe each instance, in the order of the table.
+
+    What `instances.provenance["segments"]` says (see `medseg.io.load_candidates`; each with its "id") is kept: tracking
+    always, label and coded terms unless `finding` is given, authorship as long as no person edited the instance since.
+
+    Parameters
+    ----------
+    instances : Instances
+        On the grid of `image`.
+    image, study : Image, Study
+        Source.
+    finding : FindingSpec, optional
+        Coded terms and authorship.
+    """
+    record = instances.provenance
+    known = _recorded(record)
+    spec = finding or FindingSpec()
+    segments = []
+    for number, (id, kind) in enumerate(zip(instances.table["id"], instances.table["class"], strict=True), 1):
+        old = known.get(int(id), {})
+        label = f"{kind} {id}"
+        uid = old.get("tracking_uid") or uid_from(study.series, "tracking", int(id), _content(instances, number - 1))
+        text = str(old.get("tracking_id") or label)
+        if study.anonymous:  # recorded text may name the patient, and recorded UIDs link to the original study
+            text, uid = label, new_uid(str(uid), secret())
+        keep = old if finding is None else {}
+        drawn = _authorship(spec, record, old, int(id))
+        segments.append(
+            Segment(
+                number,
+                int(id),
+                label if study.anonymous else str(keep.get("label") or label),
+                text[:64],
+                str(uid),
+                _code(keep.get("category")) or spec.category,
+                _code(keep.get("type")) or spec.types.get(kind, spec.type),
+                _code(keep.get("site")) or spec.site,
+                *drawn,
+                spec.colour or colour(number),
+            )  # fmt: skip
+        )
+    return segments
+
+
+def _recorded(record: Mapping[str, object]) -> dict[int, dict[str, Any]]:
+    """Return what the provenance says of each id; ids are followed through `Instances.relabel`."""
+    segments = record.get("segments")
+    known = {
+        int(one["id"]): one
+        for one in (segments if isinstance(segments, (list, tuple)) else ())
+        if isinstance(one, dict) and "id" in one
+    }
+    before = record.get("relabelled_from")
+    if isinstance(before, (list, tuple)):
+        return {new: known[int(old)] for new, old in enumerate(before, 1) if int(old) in known}
+    return known
+
+
+def _content(instances: Instances, row: int) -> bytes:
+    """Return bytes that tell the voxels of one instance apart from any other's."""
+    axes = instances.grid.axes
+    one = instances.table.iloc[row]
+    box = [(int(one[f"box_{axis}_start"]), int(one[f"box_{axis}_stop"])) for axis in axes]
+    mask = instances.labels[tuple(slice(*ends) for ends in box)] == one["id"]
+    return repr(box).encode() + np.packbits(mask).tobytes()
+
+
+def _authorship(spec: FindingSpec, record: Mapping[str, object], old: dict[str, Any], id: int) -> tuple[str, str, str]:
+    """Return algorithm type, name and version of one instance."""
+    edited = record.get("edited", False)
+    by_hand = id in edited if isinstance(edited, (list, tuple, set, frozenset)) else bool(edited)
+    kind = spec.algorithm_type or str(old.get("algorithm") or "AUTOMATIC")
+    if by_hand and kind == "AUTOMATIC" and spec.algorithm_type is None:
+        kind = "SEMIAUTOMATIC"
+    if kind not in ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"):
+        kind = "SEMIAUTOMATIC"  # an unknown term of another writer: the middle claims least
+    if kind == "MANUAL":
+        return kind, "", ""
+    name = spec.algorithm or str(old.get("algorithm_name") or record.get("model") or "medseg")
+    version = spec.algorithm_version or str(old.get("algorithm_version") or VERSION)
+    return kind, name[:64], version[:64]
+
+
+def _code(value: object) -> Code | None:
+    if isinstance(value, (list, tuple)) and len(value) == 3 and all(value):
+        return str(value[0]), str(value[1]), str(value[2])
+    return None
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    """Return red, green, blue (0 to 255) of a segment, far from those of its neighbours in number."""
+    hue, brightness = number * _GOLDEN % 1.0, (1.0, 0.8, 0.65)[number // 16 % 3]
+    red, green, blue = (round(255 * part) for part in hsv_to_rgb(hue, 0.75, brightness))
+    return red, green, blue
+
+
+def need_some(segments: list[Segment], what: str) -> None:
+    """Raise unless there is something to write.
+
+    Raises
+    ------
+    InputError
+        There are no instances: the format cannot say so.
+    """
+    if not segments:
+        raise InputError(
+            f"There are no instances, and {what} cannot hold none; write a report (save_report), which can say so, "
+            "or an empty label file as NIfTI."
+        )

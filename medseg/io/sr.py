@@ -1,0 +1,268 @@
+"""Measurement reports: DICOM SR by TID 1500, with one TID 1411 group for each instance. Written by highdicom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydicom.dataset import Dataset
+
+from medseg.errors import FormatError, InputError
+from medseg.image import Image
+from medseg.instances import Instances
+from medseg.io.codes import ABSENT, IMAGING, MEASURES, PROCEDURES, Measure
+from medseg.io.common import reading
+from medseg.io.deidentifier import VERSION, mark
+from medseg.io.dicomseg import SERIES_NUMBER, concept
+from medseg.io.objects import SEG, SR, opened
+from medseg.io.pixels import quiet
+from medseg.io.segframes import code_of
+from medseg.io.segments import Segment, describe, placed
+from medseg.io.study import Study, building, study_of, write
+from medseg.spec import FindingSpec
+
+_GROUP = "125007"  # DCM, Measurement Group
+_NUMBER, _TRACKING, _TRACKING_UID, _FINDING, _SITE = "NUM", "112039", "112040", "121071", "363698007"
+
+
+def save(
+    instances: Instances,
+    path: Path,
+    image: Image,
+    segmentation: Path | None,
+    finding: FindingSpec | None,
+    measures: pd.DataFrame | None,
+    anonymous: bool,
+) -> None:
+    """Write a report; see `medseg.io.save_report`."""
+    study = study_of(image, "DICOM SR", anonymous)
+    found = placed(instances, image.grid)
+    segments = describe(found, image, study, finding)
+    if segments and segmentation is None:
+        raise InputError("A report refers to its segments: write the SEG first (save_seg) and give its path.")
+    seg = _segmentation(segmentation, segments, study) if segments and segmentation else None
+    values = _values(found, measures)
+    with building(path), quiet():
+        dataset = _build(study, segments, seg, values, finding or FindingSpec())
+    write(dataset, path)
+
+
+def _segmentation(path: Path, segments: list[Segment], study: Study) -> Dataset:
+    """Return the SEG of a report, after checking that it holds these instances of this series."""
+    dataset = opened(path, SEG, "DICOM SEG")
+    with reading(path, "DICOM SEG"), quiet():
+        told = {
+            int(one.SegmentNumber): str(one.get("TrackingUID") or "")
+            for one in dataset.SegmentSequence
+            if int(one.SegmentNumber) > 0  # 0 is the background of a label map
+        }
+        study_uid = str(dataset.StudyInstanceUID)
+        del dataset.PixelData
+    if study_uid != str(study.first.StudyInstanceUID):
+        raise InputError(
+            f"{path.name} is of another study than the image, or only one of the two is de-identified; write both with "
+            "the same deidentify option."
+        )
+    if told != {one.number: one.tracking_uid for one in segments}:
+        raise InputError(f"{path.name} holds other segments than these instances; write it again from them.")
+    return dataset
+
+
+def _values(instances: Instances, measures: pd.DataFrame | None) -> list[dict[str, float]]:
+    """Return the measurements of each instance, by column name: volume, then those given that are finite."""
+    ids = instances.table["id"].tolist()
+    rows: list[dict[str, float]] = [{"volume_mm3": float(value)} for value in instances.table["volume_mm3"]]
+    if measures is None:
+        return rows
+    if "id" not in measures or not measures["id"].is_unique:
+        raise InputError("The table of measures needs a column id that names each instance once.")
+    columns = [str(name) for name in measures.columns if name != "id"]
+    if unknown := [name for name in columns if name not in MEASURES]:
+        raise InputError(f"Columns {', '.join(unknown)} have no code; give those of {', '.join(MEASURES)}.")
+    given = measures.set_index("id")
+    for row, id in zip(rows, ids, strict=True):
+        if id in given.index:
+            found = {name: float(given[name][id]) for name in columns}
+            row |= {name: value for name, value in found.items() if np.isfinite(value)}
+    return rows
+
+
+def _build(
+    study: Study, segments: list[Segment], seg: Dataset | None, values: list[dict[str, float]], spec: FindingSpec
+) -> Dataset:
+    """Return the report."""
+    import highdicom as hd
+
+    key = (json.dumps([vars(one) for one in segments]), json.dumps(values), str(seg.SOPInstanceUID) if seg else "")
+    groups: list[Any] = [_none_found(study, spec)] if seg is None else []
+    if seg is not None:
+        groups += [_group(one, row, seg, study) for one, row in zip(segments, values, strict=True)]
+    device = hd.sr.DeviceObserverIdentifyingAttributes(
+        uid=study.uid("observer"), name="medseg", manufacturer_name="medseg", model_name="medseg"
+    )
+    report = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(
+            observer_device_context=hd.sr.ObserverContext(
+                observer_type=concept(("121007", "DCM", "Device")), observer_identifying_attributes=device
+            )
+        ),
+        procedure_reported=concept(PROCEDURES.get(str(study.first.get("Modality")), IMAGING)),
+        imaging_measurements=groups,
+    )
+    dataset: Dataset = hd.sr.ComprehensiveSR(
+        evidence=[*([seg] if seg else []), *study.slices],
+        content=report[0],
+        series_instance_uid=study.uid("sr series", *key),
+        series_number=SERIES_NUMBER + 2,
+        sop_instance_uid=study.uid("sr", *key),
+        instance_number=1,
+        manufacturer="medseg",
+        manufacturer_model_name="medseg",
+        software_versions=VERSION,
+        device_serial_number="none",
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        series_description="Measurements by medseg",
+        content_date=study.day,
+        content_time=study.time,
+    )
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = study.day, study.time
+    for item in dataset.get("ContributingEquipmentSequence") or ():
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = f"{study.day:%Y%m%d}{study.time:%H%M%S}"
+    if study.anonymous:
+        mark(dataset)
+    return dataset
+
+
+def _group(segment: Segment, values: Mapping[str, float], seg: Dataset, study: Study) -> Any:
+    """Return the measurement group of one instance."""
+    import highdicom as hd
+
+    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=segment.tracking_uid, identifier=segment.tracking_id),
+        referenced_segment=hd.sr.ReferencedSegment(
+            sop_class_uid=seg.SOPClassUID,
+            sop_instance_uid=seg.SOPInstanceUID,
+            segment_number=segment.number,
+            source_series=hd.sr.SourceSeriesForSegmentation(study.first.SeriesInstanceUID),
+        ),
+        finding_type=concept(segment.type),
+        finding_category=concept(segment.category),
+        finding_sites=[hd.sr.FindingSite(concept(segment.site))] if segment.site else None,
+        algorithm_id=_algorithm(segment),
+        measurements=[_measurement(MEASURES[name], value) for name, value in values.items()],
+    )
+
+
+def _none_found(study: Study, spec: FindingSpec) -> Any:
+    """Return the group that says that the findings looked for are absent."""
+    import highdicom as hd
+
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=study.uid("none found"), identifier="none found"),
+        finding_category=concept(spec.category),
+        qualitative_evaluations=[hd.sr.QualitativeEvaluation(name=concept(spec.type), value=concept(ABSENT))],
+        source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(study.first)],
+    )
+
+
+def _algorithm(segment: Segment) -> Any:
+    """Return what drew the segment, or None for a person."""
+    import highdicom as hd
+
+    if not segment.algorithm:
+        return None
+    return hd.sr.AlgorithmIdentification(name=segment.algorithm, version=segment.version)
+
+
+def _measurement(measure: Measure, value: float) -> Any:
+    import highdicom as hd
+
+    return hd.sr.Measurement(
+        name=concept(measure.name),
+        value=float(f"{value:.9g}"),  # a decimal string holds 16 characters
+        unit=concept(measure.unit),
+        derivation=concept(measure.derivation) if measure.derivation else None,
+    )
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read the measurement groups of a report; see `medseg.io.load_report`."""
+    dataset = opened(path, SR, "structured report")
+    with reading(path, "DICOM SR"), quiet():
+        if not dataset.get("ContentSequence"):
+            raise FormatError(f"{path.name} is a report without content.")
+        rows = [_row(group) for group in _groups(dataset.ContentSequence) if not _says_absent(group)]
+    fixed = ["tracking_id", "tracking_uid", "finding", "finding_meaning", "site", "site_meaning", "segmentation_uid",
+             "segment", "source_series_uid"]  # fmt: skip
+    measured = list(dict.fromkeys(name for row in rows for name in row if name not in fixed))
+    return pd.DataFrame(rows, columns=[*fixed, *measured])
+
+
+def _groups(items: Any) -> Iterator[Dataset]:
+    """Give the measurement groups below some content items, in order."""
+    for item in items:
+        inner = item.get("ContentSequence") or ()
+        if item.get("ValueType") == "CONTAINER" and _name(item)[0] == _GROUP:
+            yield item
+        elif inner:
+            yield from _groups(inner)
+
+
+def _says_absent(group: Dataset) -> bool:
+    """Whether a group says that nothing was found, instead of measuring something."""
+    return any(
+        item.get("ValueType") == "CODE" and (code_of(item.get("ConceptCodeSequence")) or ("",))[0] == ABSENT[0]
+        for item in group.get("ContentSequence") or ()
+    )
+
+
+def _row(group: Dataset) -> dict[str, Any]:
+    """Return one group as a row of the table."""
+    row: dict[str, Any] = {}
+    for item in group.get("ContentSequence") or ():
+        kind, name = str(item.get("ValueType")), _name(item)[0]
+        if name == _TRACKING:
+            row["tracking_id"] = str(item.get("TextValue") or "")
+        elif name == _TRACKING_UID:
+            row["tracking_uid"] = str(item.get("UID") or "")
+        elif name in (_FINDING, _SITE) and kind == "CODE":
+            what = "finding" if name == _FINDING else "site"
+            code = code_of(item.get("ConceptCodeSequence")) or ("", "", "")
+            row[what], row[f"{what}_meaning"] = code[0], code[2]
+        elif kind == "IMAGE" and "ReferencedSegmentNumber" in item.ReferencedSOPSequence[0]:
+            target = item.ReferencedSOPSequence[0]
+            row["segmentation_uid"] = str(target.ReferencedSOPInstanceUID)
+            row["segment"] = int(np.atleast_1d(target.ReferencedSegmentNumber)[0])
+        elif kind == "UIDREF" and name == "121232":
+            row["source_series_uid"] = str(item.get("UID") or "")
+        elif kind == _NUMBER and item.get("MeasuredValueSequence"):
+            column, value = _measured(item)
+            row[column] = value
+    return row
+
+
+def _measured(item: Dataset) -> tuple[str, float]:
+    """Return column name and value of a NUM item: a name of `codes.MEASURES`, else meaning, derivation and unit."""
+    measured = item.MeasuredValueSequence[0]
+    unit = code_of(measured.get("MeasurementUnitsCodeSequence")) or ("", "", "")
+    value = float(measured.NumericValue)
+    name, derivation = _name(item), None
+    for inner in item.get("ContentSequence") or ():
+        if _name(inner)[0] == "121401":  # Derivation
+            derivation = code_of(inner.get("ConceptCodeSequence"))
+    for column, known in MEASURES.items():
+        how = known.derivation[0] if known.derivation else None
+        if (known.name[0], known.unit[0], how) == (name[0], unit[0], derivation[0] if derivation else None):
+            return column, value
+    return "_".join(part.strip() for part in (name[2], derivation[2] if derivation else "", unit[0]) if part), value
+
+
+def _name(item: Dataset) -> tuple[str, str, str]:
+    return code_of(item.get("ConceptNameCodeSequence")) or ("", "", "")

@@ -1,0 +1,333 @@
+"""From stored bits to values: widths, masks, padding, tables, floats, colour, frames; and files that want to do harm."""
+
+import os
+import struct
+import time
+import zlib
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
+from test_dicom_series import stack, written
+
+from medseg import io
+from medseg.errors import FormatError, GeometryError, InputError
+from medseg.io import decode
+
+
+def loaded(folder, slices):
+    return io.load(written(folder, slices))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4"])
+@pytest.mark.parametrize("syntax", ["explicit", "implicit", "big", "deflated"])
+def test_widths_and_uncompressed_syntaxes(tmp_path, dtype, syntax):
+    slices, _ = stack(3, dtype=dtype)
+    limits = np.iinfo(dtype)
+    pixels = np.random.default_rng(0).integers(limits.min, limits.max, (3, 6, 8), dtype, endpoint=True)
+    uid = {"implicit": ImplicitVRLittleEndian, "big": ExplicitVRBigEndian, "deflated": DeflatedExplicitVRLittleEndian}
+    folder = tmp_path / "s"
+    folder.mkdir()
+    for i, one in enumerate(slices):
+        one.Columns = 8
+        one.PixelData = pixels[i].astype(pixels.dtype.newbyteorder(">" if syntax == "big" else "<")).tobytes()
+        one["PixelData"].VR = "OW"
+        one.file_meta.TransferSyntaxUID = uid.get(syntax, one.file_meta.TransferSyntaxUID)
+        if syntax == "big":
+            pydicom.dcmwrite(folder / f"{i}.dcm", one, implicit_vr=False, little_endian=False, force_encoding=True)
+        else:
+            one.save_as(folder / f"{i}.dcm", enforce_file_format=True)
+    image = io.load(folder)
+    assert image.array.dtype == np.dtype(dtype) and (image.voxels()[0] == pixels).all()
+
+
+@pytest.mark.parametrize(("sign", "dtype"), [(0, np.uint16), (1, np.int16)])
+def test_bits_above_the_stored_ones_are_masked(tmp_path, sign, dtype):
+    slices, _ = stack(3, dtype=np.uint16, BitsStored=12, HighBit=11, PixelRepresentation=sign)
+    low = np.random.default_rng(0).integers(0, 4096, (3, 6, 7))
+    for one, values in zip(slices, low, strict=True):
+        one.PixelData = (values | 0xB000).astype("<u2").tobytes()
+    want = np.where(low >= 2048, low - 4096, low) if sign else low
+    image = loaded(tmp_path / "s", slices)
+    assert image.array.dtype == dtype and (image.voxels()[0] == want).all()
+
+
+def test_bits_below_the_stored_ones_are_shifted_out(tmp_path):
+    slices, _ = stack(3, dtype=np.uint16, BitsStored=12, HighBit=15)
+    values = np.random.default_rng(0).integers(0, 4096, (3, 6, 7))
+    for one, part in zip(slices, values, strict=True):
+        one.PixelData = (part << 4 | 5).astype("<u2").tobytes()
+    assert (loaded(tmp_path / "s", slices).voxels()[0] == values).all()
+
+
+def test_twelve_bits_rescaled_fit_into_int16(tmp_path):
+    slices, pixels = stack(dtype=np.uint16, BitsStored=12, HighBit=11, RescaleSlope=1, RescaleIntercept=-1024)
+    image = loaded(tmp_path / "s", slices)
+    assert image.array.dtype == np.int16 and (image.voxels()[0] == pixels - 1024.0).all()
+
+
+def test_padding_is_kept_and_noted(tmp_path):
+    slices, pixels = stack(dtype=np.int16, RescaleSlope=1, RescaleIntercept=-1024)
+    for one in slices:
+        one.add_new("PixelPaddingValue", "SS", -2000)
+        one.PixelData = np.where(np.arange(42).reshape(6, 7) < 9, -2000, one.pixel_array).astype("<i2").tobytes()
+    image = loaded(tmp_path / "s", slices)
+    assert (image.voxels()[0, :, 0] == -3024).all() and (image.voxels()[0, :, 3:] == pixels[:, 3:] - 1024).all()
+    assert "-2000 are padding" in image.source.notes[-1]
+
+
+def test_padding_of_monochrome1_stays_lowest(tmp_path):
+    slices, pixels = stack(dtype=np.uint16, PhotometricInterpretation="MONOCHROME1", BitsStored=12, HighBit=11)
+    for one, values in zip(slices, pixels, strict=True):
+        one.add_new("PixelPaddingValue", "US", 63536)  # outside of the stored bits, as one vendor writes it
+        values[0] = 63536
+        one.PixelData = values.astype("<u2").tobytes()
+    voxels = loaded(tmp_path / "s", slices).voxels()[0]
+    assert (voxels[:, 0] == 0).all() and (voxels[:, 1:] == 4095 - pixels[:, 1:]).all()
+
+
+def test_quantities_are_not_inverted(tmp_path):
+    tags = {"PhotometricInterpretation": "MONOCHROME1", "RescaleSlope": 1, "RescaleIntercept": -1024}
+    slices, pixels = stack(dtype=np.int16, **tags)
+    image = loaded(tmp_path / "s", slices)
+    assert (image.voxels()[0] == pixels - 1024.0).all() and "not inverted" in image.source.notes[-1]
+
+
+@pytest.mark.parametrize(("keyword", "dtype"), [("FloatPixelData", np.float32), ("DoubleFloatPixelData", np.float64)])
+def test_floats(tmp_path, keyword, dtype):
+    slices, pixels = stack(3)
+    for one, values in zip(slices, pixels, strict=True):
+        del one.PixelData, one.BitsStored, one.HighBit, one.PixelRepresentation
+        one.BitsAllocated = np.dtype(dtype).itemsize * 8
+        setattr(one, keyword, (values / 7).astype(dtype).tobytes())
+    image = loaded(tmp_path / "s", slices)
+    assert image.array.dtype == dtype and (image.voxels()[0] == (pixels / 7).astype(dtype)).all()
+
+
+def test_32_bits_with_a_slope_keep_their_precision(tmp_path):
+    slices, _ = stack(3, dtype=np.uint32, RescaleSlope="0.5", RescaleIntercept="1")
+    values = np.random.default_rng(0).integers(1 << 31, 1 << 32, (3, 6, 7))
+    for one, part in zip(slices, values, strict=True):
+        one.PixelData = part.astype("<u4").tobytes()
+    image = loaded(tmp_path / "s", slices)
+    assert image.array.dtype == np.float64 and (image.voxels()[0] == values * 0.5 + 1).all()
+
+
+def test_modality_lut(tmp_path):
+    slices, pixels = stack(dtype=np.uint16)
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [150, 20, 16])
+    entries = (np.arange(150) ** 2).astype("<u2")
+    table.add_new("LUTData", "OW", entries.tobytes())
+    table.ModalityLUTType = "US"
+    for one in slices:
+        one.ModalityLUTSequence = Sequence([table])
+    image = loaded(tmp_path / "s", slices)
+    assert (image.voxels()[0] == entries[np.clip(pixels.astype(int) - 20, 0, 149)]).all()
+    assert "Modality LUT" in image.source.notes[-1]
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize("syntax", [None, RLELossless, JPEG2000Lossless, JPEGLSLossless])
+def test_colour_stack(tmp_path, planar, syntax):
+    slices, _ = stack(3, dtype=np.uint8, Rows=48, Columns=64)
+    pixels = np.tile(np.random.default_rng(0).integers(0, 256, (3, 6, 8, 3)), (1, 8, 8, 1)).astype(np.uint8)
+    for one, values in zip(slices, pixels, strict=True):
+        one.PhotometricInterpretation, one.SamplesPerPixel, one.PlanarConfiguration = "RGB", 3, planar
+        one.PixelData = (values.transpose(2, 0, 1) if planar else values).tobytes()
+        if syntax:
+            one.compress(syntax, values, generate_instance_uid=False)
+            one.PhotometricInterpretation = "RGB"
+    image = loaded(tmp_path / "s", slices)
+    assert image.channels == ("red", "green", "blue") and image.grid.shape == (3, 48, 64)
+    assert image.array.dtype == np.uint8 and (image.voxels() == pixels.transpose(3, 0, 1, 2)).all()
+
+
+def flat(**changes):
+    tags = {"SOPClassUID": SecondaryCaptureImageStorage, "Modality": "OT", "ImagePositionPatient": None}
+    return stack(1, **(tags | {"ImageOrientationPatient": None} | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "spacing", "word"),
+    [
+        ({}, (0.8, 0.7), None),
+        ({"PixelSpacing": None, "ImagerPixelSpacing": [0.2, 0.1]}, (0.2, 0.1), "detector"),
+        ({"PixelSpacing": None}, None, "unknown"),
+    ],
+)
+def test_flat_image(tmp_path, changes, spacing, word):
+    slices, pixels = flat(**changes)
+    image = loaded(tmp_path / "s", slices)
+    assert image.grid.shape == (6, 7) and (image.voxels()[0] == pixels[0]).all() and image.grid.space == "stage"
+    assert image.grid.known == (spacing is not None) and (spacing is None or image.grid.spacing == spacing)
+    assert word is None or any(word in note for note in image.source.notes)
+
+
+def test_a_clip_and_a_tiled_slide_are_refused(tmp_path):
+    slices, pixels = flat(NumberOfFrames=4)
+    slices[0].PixelData = pixels[0].tobytes() * 4
+    with pytest.raises(GeometryError, match="4 frames .* without a position"):
+        loaded(tmp_path / "s", slices)
+
+
+def test_dose(tmp_path):
+    slices, pixels = stack(1, dtype=np.uint32, Modality="RTDOSE", NumberOfFrames=3)
+    one = slices[0]
+    one.GridFrameOffsetVector, one.DoseGridScaling = ["0", "3", "6"], "1e-4"
+    one.PixelData = np.stack([pixels[0] + i for i in range(3)]).astype("<u4").tobytes()
+    image = loaded(tmp_path / "s", slices)
+    assert image.grid.shape == (3, 6, 7) and image.grid.spacing == pytest.approx((3, 0.8, 0.7))
+    assert np.allclose(image.voxels()[0, 2], (pixels[0] + 2) * 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.3"])
+def test_labels_are_sent_to_load_labels(tmp_path, kind):
+    slices, _ = stack(1, SOPClassUID=kind)
+    slices[0].save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    with pytest.raises(InputError, match="load_labels"):
+        io.load(tmp_path / "a.dcm")
+
+
+# ---- files that want to do harm
+
+
+def compressed(count=1, syntax=RLELossless):
+    slices, _ = stack(count, dtype=np.uint16, Rows=48, Columns=64)
+    pixels = np.tile(np.random.default_rng(0).integers(0, 999, (count, 6, 8)), (1, 8, 8)).astype(np.uint16)
+    for one, values in zip(slices, pixels, strict=True):
+        one.PixelData = values.tobytes()
+        one.compress(syntax, values, generate_instance_uid=False)
+    return slices
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
+def test_a_small_file_that_promises_a_huge_image(tmp_path, syntax):
+    slices = compressed(syntax=syntax)
+    slices[0].Rows = slices[0].Columns = 60_000
+    with pytest.raises(FormatError, match="promises 7200000000 bytes"):
+        loaded(tmp_path / "s", slices)
+
+
+def test_many_frames_promised(tmp_path):
+    slices = compressed()
+    slices[0].NumberOfFrames = 2_000_000_000
+    slices[0].Modality = "NM"
+    with pytest.raises(InputError):
+        loaded(tmp_path / "s", slices)
+
+
+def test_limit_can_be_lowered_and_raised(tmp_path, monkeypatch):
+    slices, _ = stack(4)
+    monkeypatch.setenv("MEDSEG_MAX_GB", "3e-7")
+    with pytest.raises(InputError, match="MEDSEG_MAX_GB"):
+        loaded(tmp_path / "s", slices)
+    monkeypatch.setenv("MEDSEG_MAX_GB", "4e-7")
+    loaded(tmp_path / "s", slices).voxels()
+
+
+def deflated_bomb(path, before=True):
+    """A header of zeros without end, or pixels that inflate to far more than the header promises."""
+    slices, _ = stack(1)
+    slices[0].file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    slices[0].save_as(path, enforce_file_format=True)
+    content = path.read_bytes()
+    start = 132 + 12 + struct.unpack_from("<L", content, 140)[0]
+    plain = zlib.decompress(content[start:], -zlib.MAX_WBITS)
+    bomb = struct.pack("<HH2sHL", 9, 0x1001, b"OB", 0, 300 << 20)
+    at = plain.index(b"\x10\x00\x10\x00PN") if before else len(plain)
+    engine = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = engine.compress(plain[:at] + (bomb if before else b""))
+    for _ in range(300):
+        packed += engine.compress(bytes(1 << 20))
+    path.write_bytes(content[:start] + packed + engine.compress(plain[at:]) + engine.flush())
+    return path
+
+
+def peak_growth(call):
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def test_deflated_bombs(tmp_path):
+    early = deflated_bomb(tmp_path / "early.dcm")
+    late = deflated_bomb(tmp_path / "late.dcm", before=False)
+    assert early.stat().st_size < 2 << 20
+
+    def both():
+        with pytest.raises(FormatError, match="deflated|damaged"):
+            io.load(early).voxels()
+        io.load(late).voxels()  # what follows the pixels is never inflated
+
+    assert peak_growth(both) < 200
+
+
+def test_a_decoder_that_dies_or_hangs(tmp_path, monkeypatch):
+    folder = written(tmp_path / "s", compressed(3))
+    assert io.load(folder).voxels().shape == (1, 3, 48, 64)
+    for word in ("os.abort()", "time.sleep(60)", "bytearray(1 << 40)"):
+        monkeypatch.setattr(
+            decode, "_START",
+            f"import sys, os, time; sys.path[:] = {{path!r}}; from medseg.io import decode; "
+            f"decode.frame = lambda *_: {word}; decode.serve()",
+        )  # fmt: skip
+        monkeypatch.setattr(decode, "SECONDS", 3.0)
+        decode._close()
+        started = time.monotonic()
+        with pytest.raises(FormatError, match="pixels of slice 1 cannot be decoded"):
+            io.load(folder).voxels()
+        assert time.monotonic() - started < 30
+    monkeypatch.undo()
+    decode._close()
+    assert io.load(folder).voxels().shape == (1, 3, 48, 64)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_starts_its_own_worker(tmp_path):
+    folder = written(tmp_path / "s", compressed(3))
+    want = io.load(folder).voxels()
+    child = os.fork()
+    if not child:
+        os._exit(int(not (io.load(folder).voxels() == want).all()))
+    assert os.waitpid(child, 0)[1] == 0
+    assert (io.load(folder).voxels() == want).all()
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
+def test_damaged_frames(tmp_path, syntax):
+    slices = compressed(2, syntax)
+    whole = slices[1].PixelData
+    draw = np.random.default_rng(0)
+    for _ in range(8):
+        content = bytearray(whole)
+        for place in draw.integers(16, len(whole), 6):
+            content[place] = draw.integers(256)
+        slices[1].PixelData = bytes(content)
+        slices[1]["PixelData"].is_undefined_length = True
+        try:
+            io.load(written(tmp_path / "s", slices)).voxels()
+        except FormatError as error:
+            assert "\n" not in str(error)
+
+
+def test_garbage_for_a_frame(tmp_path):
+    slices = compressed(2)
+    slices[0].PixelData = encapsulate([b"\xff\xd8 not what it says" * 9])
+    slices[0]["PixelData"].is_undefined_length = True
+    with pytest.raises(FormatError, match="slice 1"):
+        loaded(tmp_path / "s", slices).voxels()

@@ -1,0 +1,158 @@
+"""Measurement reports: what they say, what they refer to, and reading them back."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from pydicom.sr.codedict import codes
+from source_study import FRAME, SECRETS, SERIES, STUDY, blobs, written
+
+from medseg import io
+from medseg.errors import FormatError, InputError, MissingError
+from medseg.instances import Instances
+from medseg.io.codes import MEASURES
+from medseg.spec import FindingSpec
+
+DATA = Path(os.environ.get("MEDSEG_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+real = pytest.mark.skipif(not (DATA / "lesions").is_dir(), reason="real data not here; set MEDSEG_DATA to its folder")
+needs_dciodvfy = pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy (Debian's dicom3tools) is not here")
+
+
+@pytest.fixture(autouse=True)
+def fixed_time(monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+
+
+@pytest.fixture
+def source(tmp_path):
+    return io.load(written(tmp_path / "ct"))
+
+
+@pytest.fixture
+def lesions(source):
+    return Instances.from_labels(blobs(source.grid.shape, 4), source.grid, classes=("lesion",))
+
+
+def items(dataset):
+    """All content items, in order."""
+    for item in dataset.get("ContentSequence", []):
+        yield item
+        yield from items(item)
+
+
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_round_trip(tmp_path, source, lesions, kind):
+    finding = FindingSpec(site=("39607008", "SCT", "Lung"), type=("27925004", "SCT", "Nodule"))
+    measures = pd.DataFrame({"id": lesions.table["id"], "hu_mean": [-1.5, np.nan, 3e-7, 12.25], "long_axis_mm": 7.0})
+    io.save_seg(lesions, tmp_path / "seg.dcm", source, kind=kind, finding=finding)
+    io.save_report(
+        lesions, tmp_path / "sr.dcm", source, segmentation=tmp_path / "seg.dcm", finding=finding, measures=measures
+    )
+    table = io.load_report(tmp_path / "sr.dcm")
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    segments = {int(one.SegmentNumber): one for one in seg.SegmentSequence}
+    assert table["segment"].tolist() == [1, 2, 3, 4]
+    assert table["tracking_uid"].tolist() == [segments[i].TrackingUID for i in table["segment"]]
+    assert table["tracking_id"].tolist() == [segments[i].TrackingID for i in table["segment"]]
+    assert set(table["segmentation_uid"]) == {seg.SOPInstanceUID} and set(table["source_series_uid"]) == {SERIES}
+    assert set(table["finding"]) == {"27925004"} and set(table["site_meaning"]) == {"Lung"}
+    assert np.allclose(table["volume_mm3"], lesions.table["volume_mm3"], rtol=1e-8)
+    assert np.allclose(table["hu_mean"], measures["hu_mean"], equal_nan=True)
+    assert (table["long_axis_mm"] == 7).all()
+
+
+def test_what_the_file_says(tmp_path, source, lesions):
+    io.save_seg(lesions, tmp_path / "seg.dcm", source)
+    for name in ("a.dcm", "b.dcm"):
+        io.save_report(lesions, tmp_path / name, source, segmentation=tmp_path / "seg.dcm")
+    assert (tmp_path / "a.dcm").read_bytes() == (tmp_path / "b.dcm").read_bytes()
+    told = pydicom.dcmread(tmp_path / "a.dcm")
+    assert (told.StudyInstanceUID, told.PatientID) == (STUDY, SECRETS["PatientID"])
+    assert told.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    groups = [one for one in items(told) if "ContentTemplateSequence" in one]
+    assert [one.ContentTemplateSequence[0].TemplateIdentifier for one in groups] == ["1411"] * 4
+    named = {
+        one.ReferencedSOPInstanceUID
+        for study in told.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for one in series.ReferencedSOPSequence
+    } | {
+        one.ReferencedSOPInstanceUID
+        for study in told.get("PertinentOtherEvidenceSequence", [])
+        for series in study.ReferencedSeriesSequence
+        for one in series.ReferencedSOPSequence
+    }
+    assert named == {pydicom.dcmread(file).SOPInstanceUID for file in (*source.source.files, tmp_path / "seg.dcm")}
+    assert told.VerificationFlag == "UNVERIFIED"
+    assert FRAME not in str(told.get("SeriesDescription")) and "planted" not in told.SeriesDescription
+
+
+def test_nothing_found_is_a_report_too(tmp_path, source):
+    none = Instances.from_labels(np.zeros(source.grid.shape, int), source.grid)
+    io.save_report(none, tmp_path / "sr.dcm", source)
+    assert len(io.load_report(tmp_path / "sr.dcm")) == 0
+    told = pydicom.dcmread(tmp_path / "sr.dcm")
+    assert "Absent" in [one.ConceptCodeSequence[0].CodeMeaning for one in items(told) if one.ValueType == "CODE"]
+
+
+def test_refusals(tmp_path, source, lesions):
+    with pytest.raises(InputError, match="write the SEG first"):
+        io.save_report(lesions, tmp_path / "a.dcm", source)
+    with pytest.raises(MissingError):
+        io.save_report(lesions, tmp_path / "a.dcm", source, segmentation=tmp_path / "seg.dcm")
+    io.save_seg(lesions, tmp_path / "seg.dcm", source)
+    other = Instances.from_labels(blobs(source.grid.shape, 4, seed=5), source.grid)
+    with pytest.raises(InputError, match="other segments"):
+        io.save_report(other, tmp_path / "a.dcm", source, segmentation=tmp_path / "seg.dcm")
+    with pytest.raises(InputError, match="de-identified"):
+        io.save_report(lesions, tmp_path / "a.dcm", source, segmentation=tmp_path / "seg.dcm", deidentify=True)
+    for table, match in (
+        (pd.DataFrame({"hu_mean": [1]}), "column id"),
+        (pd.DataFrame({"id": [1], "wobble": [1]}), "wobble have no code"),
+    ):
+        with pytest.raises(InputError, match=match):
+            io.save_report(lesions, tmp_path / "a.dcm", source, segmentation=tmp_path / "seg.dcm", measures=table)
+    with pytest.raises(FormatError, match="structured report"):
+        io.load_report(tmp_path / "seg.dcm")
+
+
+def test_codes_are_those_of_the_standard():
+    """Each code is in pydicom's dictionary, but for units and those the dictionary lacks, which are named here."""
+    from pydicom.sr._concepts_dict import concepts
+
+    known = {(scheme, value) for scheme, names in concepts.items() for found in names.values() for value in found}
+    used = {measure.name for measure in MEASURES.values()} | {m.derivation for m in MEASURES.values() if m.derivation}
+    assert {code[:2] for code in used if (code[1], code[0]) not in known} <= {("L0JK", "IBSI")}
+    assert codes.SCT.Lesion.value == FindingSpec().type[0]
+    assert codes.SCT.MorphologicallyAbnormalStructure.value == FindingSpec().category[0]
+
+
+@needs_dciodvfy
+@pytest.mark.parametrize("deidentify", [False, True])
+def test_dciodvfy_finds_no_error(tmp_path, source, lesions, deidentify):
+    measures = pd.DataFrame({"id": lesions.table["id"], **{name: 1.5 for name in MEASURES if name != "volume_mm3"}})
+    io.save_seg(lesions, tmp_path / "seg.dcm", source, deidentify=deidentify)
+    io.save_report(
+        lesions, tmp_path / "a.dcm", source, segmentation=tmp_path / "seg.dcm", measures=measures, deidentify=deidentify
+    )
+    none = Instances.from_labels(np.zeros(source.grid.shape, int), source.grid)
+    io.save_report(none, tmp_path / "b.dcm", source, deidentify=deidentify)
+    for name in ("a.dcm", "b.dcm"):
+        done = subprocess.run(["dciodvfy", str(tmp_path / name)], capture_output=True, text=True, check=False)
+        assert not [line for line in (done.stderr + done.stdout).splitlines() if line.startswith("Error")]
+
+
+@real
+def test_foreign_reports_are_read_or_refused():
+    hard = DATA / "dicom-hard"
+    for name in ("transfer-syntaxes-cornerstone/no-pixel-data.dcm", "pydicom-test_files/reportsi.dcm",
+                 "pydicom-test_files/test-SR.dcm", "pydicom-test_files/reportsi_with_empty_number_tags.dcm"):  # fmt: skip
+        try:
+            assert "tracking_uid" in io.load_report(hard / name).columns
+        except FormatError as error:
+            assert "\n" not in str(error)
