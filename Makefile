@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 CONFIG ?= nuclei2d
 
-.PHONY: demo test test-slow test-gpu lint docs train clean
+.PHONY: demo test test-slow test-gpu oracles lint docs train clean
 
 demo: $(READY)
 	$(BIN)/medseg demo
@@ -18,6 +18,12 @@ test-slow: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+# other people's programs as judges of what we write, in an environment of their own
+oracles: $(READY)
+	$(PYTHON) -m venv .oracles
+	.oracles/bin/python -m pip install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
+	MEDSEG_DCMQI=$(CURDIR)/.oracles/bin/segimage2itkimage $(BIN)/python -m pytest tests/io/test_dicomseg.py tests/io/test_sr.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -41,4 +47,4 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist site medseg-demo
+	rm -rf $(VENV) .oracles build dist site medseg-demo
