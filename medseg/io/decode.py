@@ -88,10 +88,7 @@ def frame(dataset: Any, number: int) -> AnyArray:
     if not gray and syntax.startswith("1.2.840.10008.1.2.4.") and syntax not in _LS:
         # These decoders return pixel by pixel whatever the header says; pydicom 3.0 believes the header.
         dataset.PlanarConfiguration = 0
-    if syntax in _OURS:
-        pixels = _jpeg(dataset, number)
-    else:
-        pixels = pixel_array(dataset, index=number, raw=gray)
+    pixels = _jpeg(dataset, number) if syntax in _OURS else pixel_array(dataset, index=number, raw=gray)
     return apply_color_lut(pixels, dataset) if photometric == "PALETTE COLOR" else pixels
 
 

@@ -20,7 +20,7 @@ from medseg.io.discover import Found, Given, find
 from medseg.io.frames import Plane, flat_grid
 from medseg.io.groups import Group
 from medseg.io.limits import check_claim
-from medseg.io.pixels import Stored, check_size, frame_size, measured, quiet, result, stored
+from medseg.io.pixels import Stored, check_size, frame_size, header_number, measured, quiet, result, stored
 from medseg.io.stack import Slice, arrange
 from medseg.io.voxels import Item, reader
 
@@ -213,12 +213,8 @@ def _near_damage(group: Group, found: Found) -> bool:
 
 def _items(planes: Sequence[Plane]) -> list[Item]:
     """How each plane is stored; raises what makes the group unreadable."""
-    frames: dict[Path, int] = {}
-    for plane in planes:
-        if plane.refused:
-            raise plane.refused
-        path = plane.header.path
-        frames[path] = max(frames.get(path, 0), plane.frame + 1)
+    if refused := next((plane.refused for plane in planes if plane.refused), None):
+        raise refused
     known: dict[tuple[Path, tuple[float, float] | None], Stored] = {}
     items: list[Item] = []
     for plane in planes:
@@ -226,7 +222,7 @@ def _items(planes: Sequence[Plane]) -> list[Item]:
         mark = (header.path, plane.scale)
         if mark not in known:
             known[mark] = stored(header, plane.scale)
-            check_size(header, frames[header.path])
+            check_size(header, int(header_number(header, "NumberOfFrames", 1)))
         items.append((header, plane.frame, known[mark]))
     if len({one.colour for *_, one in items}) > 1:
         raise InputError("Some slices are gray and some in colour; split the series.")

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,19 @@ from pydicom.uid import (
 
 from medseg.errors import FormatError
 from medseg.io.common import reading
+from medseg.io.elements import (
+    CHUNK,
+    LONG,
+    SHORT,
+    UNDEFINED,
+    Odd,
+    Read,
+    after_sequence,
+    element_length,
+    group_two,
+    inflate,
+    inflated,
+)
 from medseg.io.find import begins_bare
 from medseg.io.limits import max_bytes
 from medseg.io.names import FORMATS
@@ -46,14 +56,6 @@ NominalPercentageOfCardiacPhase NominalPercentageOfRespiratoryPhase ContrastBolu
 _KEYWORDS = _NAMES.split()
 PRIVATE_B = {0x0019100C: "b-value (0019,100C)", 0x00431039: "b-value (0043,1039)", 0x20011003: "b-value (2001,1003)"}
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
-_LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-_SHORT = frozenset(
-    (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS")
-    + (b"ST", b"TM", b"UI", b"UL", b"US")
-)
-_CHUNK = 1 << 16
-_UNDEFINED = 0xFFFFFFFF
-_DEPTH = 24  # sequences inside sequences; real files have a handful
 _DEFLATED_HEADER = 64 << 20  # bytes that a deflated header may inflate to before its pixels come
 _VALUE = 1 << 20  # bytes of one wanted value
 
@@ -69,11 +71,6 @@ def _kinds() -> dict[int, tuple[str, str]]:
 
 
 _WANTED = _kinds()
-Read = Callable[[int, int], bytes]  # offset and count to bytes; fewer at the end
-
-
-class _Odd(Exception):
-    """The quick walk does not know how to go on."""
 
 
 @dataclass(eq=False)
@@ -145,13 +142,13 @@ def read_header(path: Path) -> Header | None:
     with reading(Path("A DICOM file"), "DICOM"), path.open("rb", buffering=0) as stream:
         handle = stream.fileno()
         size = os.fstat(handle).st_size
-        head = stream.read(_CHUNK)
+        head = stream.read(CHUNK)
         marked = head[128:132] == b"DICM"
         if not marked and not named and not begins_bare(head):
             return None
         try:
             header = _quick(path, head, _window(stream, head), size, 132 if marked else 0)
-        except (_Odd, struct.error, IndexError, RecursionError):
+        except (Odd, struct.error, IndexError, RecursionError):
             header = None
     if header is None:
         header = _slow(path, marked, head)
@@ -172,11 +169,11 @@ def _window(stream: Any, head: bytes) -> Read:
 
 def _quick(path: Path, head: bytes, read: Read, size: int, start: int) -> Header:
     """Walk over the elements of a little-endian file."""
-    syntax, media, start = _meta(head, start)
+    syntax, media, start = group_two(head, start)
     if syntax == ExplicitVRBigEndian:
-        raise _Odd
+        raise Odd
     if syntax == DeflatedExplicitVRLittleEndian:
-        if not (plain := _inflate(path, start, _DEFLATED_HEADER)):
+        if not (plain := inflate(path, start, _DEFLATED_HEADER)):
             raise FormatError("A deflated DICOM file is damaged; get it again.")
         values, pixels = _walk(lambda offset, count: plain[offset : offset + count], max_bytes(), 0, True)
         if pixels is None and len(plain) >= _DEFLATED_HEADER:
@@ -184,32 +181,10 @@ def _quick(path: Path, head: bytes, read: Read, size: int, start: int) -> Header
         return Header(path, values, syntax, pixels, media=media)
     explicit = syntax != ImplicitVRLittleEndian
     if explicit and not syntax.startswith("1.2.840.10008."):  # none stated, or a vendor's: the first element tells
-        explicit = head[start + 4 : start + 6] in _SHORT | _LONG
+        explicit = head[start + 4 : start + 6] in SHORT | LONG
     values, pixels = _walk(read, size, start, explicit)
     return Header(path, values, syntax or (ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian), pixels,
                   media=media)  # fmt: skip
-
-
-def _meta(head: bytes, start: int) -> tuple[str, str, int]:
-    """Transfer syntax and storage class from group 2, which is explicit little endian; where the data set begins."""
-    syntax = media = ""
-    while head[start : start + 2] == b"\x02\0":
-        vr = head[start + 4 : start + 6]
-        if vr in _LONG:
-            length, size = struct.unpack_from("<L", head, start + 8)[0], 12
-        elif vr in _SHORT:
-            length, size = struct.unpack_from("<H", head, start + 6)[0], 8
-        else:
-            raise _Odd
-        element, value = head[start + 2], head[start + size : start + size + length]
-        if element == 0x10:
-            syntax = value.decode("latin-1").strip(" \0")
-        elif element == 0x02:
-            media = value.decode("latin-1").strip(" \0")
-        start += size + length
-        if start > len(head):
-            raise _Odd
-    return syntax, media, start
 
 
 def _walk(read: Read, size: int, pos: int, explicit: bool) -> tuple[dict[str, Any], tuple[str, int, int] | None]:
@@ -217,85 +192,44 @@ def _walk(read: Read, size: int, pos: int, explicit: bool) -> tuple[dict[str, An
 
     Raises
     ------
-    _Odd
+    Odd
         Elements are out of order, of unknown kind, or leave the file.
     """
     values: dict[str, Any] = {}
-    base, data, last = pos, read(pos, _CHUNK), 0
+    base, data, last = pos, read(pos, CHUNK), 0
     wanted, unpack = _WANTED, struct.unpack_from
     while True:
         at = pos - base
         if at + 12 > len(data):
-            base, data, at = pos, read(pos, _CHUNK), 0
+            base, data, at = pos, read(pos, CHUNK), 0
             if len(data) < 8:
                 if data.strip(b"\0"):
-                    raise _Odd
+                    raise Odd
                 return values, None
         group, element = unpack("<HH", data, at)
         tag = group << 16 | element
         if tag <= last or group == 0:
-            raise _Odd
+            raise Odd
         last = tag
-        head, length, sequence = _length(data, at, explicit)
+        head, length, sequence = element_length(data, at, explicit)
         if tag in _PIXELS:
-            if length != _UNDEFINED and tag != 0x7FE00010 and pos + head + length > size:
-                raise _Odd
-            return values, (_PIXELS[tag], pos + head, -1 if length == _UNDEFINED else length)
-        if tag in wanted and (sequence or length == _UNDEFINED or wanted[tag][1] == "SQ"):
+            if length != UNDEFINED and tag != 0x7FE00010 and pos + head + length > size:
+                raise Odd
+            return values, (_PIXELS[tag], pos + head, -1 if length == UNDEFINED else length)
+        if tag in wanted and (sequence or length == UNDEFINED or wanted[tag][1] == "SQ"):
             values[wanted[tag][0]] = True
-        if length == _UNDEFINED:
+        if length == UNDEFINED:
             if explicit and not sequence:
-                raise _Odd
-            pos = _skip(read, pos + head, size, explicit, 0)
+                raise Odd
+            pos = after_sequence(read, pos + head, size, explicit, 0)
             continue
         if pos + head + length > size:
-            raise _Odd
+            raise Odd
         if tag in wanted and wanted[tag][0] not in values:
             start = at + head
             raw = data[start : start + length] if start + length <= len(data) else read(pos + head, min(length, _VALUE))
             values[wanted[tag][0]] = _value(raw, wanted[tag][1], "<")
         pos += head + length
-
-
-def _length(data: bytes, at: int, explicit: bool) -> tuple[int, int, bool]:
-    """Size of an element's head, length of its value, and whether it says that it is a sequence."""
-    if not explicit:
-        return 8, struct.unpack_from("<L", data, at + 4)[0], False
-    vr = data[at + 4 : at + 6]
-    if vr in _SHORT:
-        return 8, data[at + 6] | data[at + 7] << 8, False
-    if vr not in _LONG:
-        raise _Odd
-    return 12, struct.unpack_from("<L", data, at + 8)[0], vr == b"SQ"
-
-
-def _skip(read: Read, pos: int, size: int, explicit: bool, depth: int) -> int:
-    """Return where a sequence of undefined length ends."""
-    if depth > _DEPTH:
-        raise _Odd
-    while True:
-        data = read(pos, 8)
-        tag, length = struct.unpack("<LL", data)
-        if tag == 0xE0DDFFFE:
-            return pos + 8
-        if tag != 0xE000FFFE:
-            raise _Odd
-        pos += 8
-        if length != _UNDEFINED:
-            pos += length
-        while length == _UNDEFINED:
-            data = read(pos, 12)
-            if data[:4] == b"\xfe\xff\x0d\xe0":
-                pos += 8
-                break
-            head, inner, sequence = _length(data, 0, explicit)
-            if inner == _UNDEFINED and explicit and not sequence:
-                raise _Odd
-            pos = _skip(read, pos + head, size, explicit, depth + 1) if inner == _UNDEFINED else pos + head + inner
-            if pos > size:
-                raise _Odd
-        if pos > size:
-            raise _Odd
 
 
 def _value(raw: bytes, vr: str, order: str) -> Any:
@@ -353,40 +287,4 @@ def _pixel_element(stream: Any, implicit: bool, order: str) -> tuple[str, int, i
         return None
     size = 8 if implicit else 12
     length = struct.unpack(f"{order}L", head[size - 4 : size])[0]
-    return keyword, start + size, -1 if length == _UNDEFINED else length
-
-
-def _inflate(path: Path, start: int, limit: int) -> bytes:
-    """Inflate a raw deflate stream that begins at `start`, up to `limit` bytes; what is damaged is left away."""
-    engine, found, room = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), limit
-    with path.open("rb") as stream:
-        stream.seek(start)
-        while room > 0 and not engine.eof:
-            block = engine.unconsumed_tail or stream.read(_CHUNK)
-            if not block:
-                break
-            try:
-                part = engine.decompress(block, min(room, 1 << 20))
-            except zlib.error:
-                break
-            found += part
-            room -= len(part)
-    return bytes(found)
-
-
-def deflated_bytes(header: Header, count: int) -> bytes:
-    """Return the first `count` bytes of the inflated data set of a deflated file."""
-    with header.path.open("rb") as stream:
-        head = stream.read(_CHUNK)
-    return _inflate(header.path, _meta(head, 132 if head[128:132] == b"DICM" else 0)[2], count)
-
-
-def inflated(path: Path, limit: int, stop_before_pixels: bool = False) -> Dataset:
-    """Return the data set of a deflated file, from at most `limit` inflated bytes."""
-    with path.open("rb") as stream:
-        head = stream.read(_CHUNK)
-    plain = _inflate(path, _meta(head, 132 if head[128:132] == b"DICM" else 0)[2], limit)
-    dataset = pydicom.dcmread(BytesIO(plain), force=True, stop_before_pixels=stop_before_pixels)
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return dataset
+    return keyword, start + size, -1 if length == UNDEFINED else length

@@ -75,12 +75,11 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
     nrrd = suffix(path) in (".nrrd", ".nhdr")
     with reading(path, "NRRD" if nrrd else "MetaImage"):
         header, start = _header(path, nrrd)
-        kind = header.get("type" if nrrd else "elementtype", "")
-        if kind.lower().removesuffix("_array") not in _NAMES:
+        kind = header.get("type" if nrrd else "elementtype", "").lower().removesuffix("_array")
+        if kind not in _NAMES:
             raise InputError(f"{path.name} holds voxels that are no plain numbers; convert them.")
-        dtype = np.dtype(_NAMES[kind.lower().removesuffix("_array")])
         shape, axis, spatial = (_nrrd_shape if nrrd else _meta_shape)(header, path)
-        stored = (raw.of_nrrd if nrrd else raw.of_meta)(path, header, start, dtype, shape)
+        stored = (raw.of_nrrd if nrrd else raw.of_meta)(path, header, start, np.dtype(_NAMES[kind]), shape)
         array = stored.array()
         grid, notes = (_nrrd_grid if nrrd else _meta_grid)(header, spatial)
     count = 1 if axis is None else shape[axis]

@@ -212,19 +212,19 @@ def _body(first: Dataset, kind: Kind) -> float:
         return weight * 1000
     height = _number(first, "PatientSize") * 100
     if kind == "bsa":
-        return 71.84 * weight**0.425 * height**0.725
+        return float(71.84 * weight**0.425 * height**0.725)
     sex = str(first.get("PatientSex") or "")
     if sex not in ("M", "F"):
         raise InputError("SUV cannot be computed: PatientSex is neither M nor F, which lean body mass depends on.")
     lean = 1.10 * weight - 128 * (weight / height) ** 2 if sex == "M" else 1.07 * weight - 148 * (weight / height) ** 2
     if lean <= 0:
         raise InputError("SUV cannot be computed: PatientWeight and PatientSize give no lean body mass.")
-    return lean * 1000
+    return float(lean * 1000)
 
 
 def _number(dataset: Dataset, keyword: str) -> float:
     try:
-        found = float(dataset.get(keyword))  # type: ignore[arg-type]  # None is a TypeError, which is the point
+        found = float(dataset.get(keyword))
     except (TypeError, ValueError):
         found = 0.0
     if not 0 < found < float("inf"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import struct
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,16 +16,15 @@ import tifffile
 from medseg.errors import FormatError, InputError
 from medseg.grid import Grid
 from medseg.image import Image, LazyArray, Source
-from medseg.io.coded import CODED, START, check_coded
 from medseg.io.common import millimetres, reading
 from medseg.io.limits import check_claim
+from medseg.io.tiffwhole import check_tags, check_tiles, check_whole
 
 AnyArray = npt.NDArray[Any]
 
 MAP_FROM = 1 << 26  # bytes from which uncompressed voxels are mapped, not read: small files gain nothing
 # Dots per inch that programs write when they know nothing: tifffile, libvips, screens, printers.
 _PRINT = (1.0, 2.54, 25.4, 72.0, 96.0, 150.0, 300.0, 600.0, 1200.0)
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _REFUSED = {5: "CMYK", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab", 32803: "colour filter array"}
 
 # tifffile logs what is wrong with a file to stderr; here it becomes a typed error or a note instead.
@@ -64,12 +62,12 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
         Time points, complex values, colours other than gray and RGB, or more voxels than `medseg.io.limits` allows.
     """
     with reading(path, "TIFF"), tifffile.TiffFile(path) as tif:
-        _check_tags(tif, path)
+        check_tags(tif, path)
         _check_planes(tif, path)
         if not tif.series:
             raise FormatError(f"{path.name} is a TIFF without an image; get it again.")
         series = tif.series[0]
-        _check_whole(tif, series, path)
+        check_whole(tif, series, path)
         page = series.keyframe
         if series.dtype is None or series.dtype.kind not in "biuf":
             raise InputError(f"{path.name} holds {series.dtype} voxels; convert them to integers or real numbers.")
@@ -88,20 +86,6 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
     return Image(array, grid, "microscopy", channels, Source((path,), "tiff", notes=tuple(notes)))
 
 
-def _check_tags(tif: tifffile.TiffFile, path: Path) -> None:
-    """Raise if a value of the first page lies behind the end: tifffile leaves such a tag out, and with it the spacing."""
-    tiff, file = tif.tiff, tif.filehandle
-    file.seek(tif.pages.first.offset)
-    (count,) = struct.unpack(tiff.tagnoformat, file.read(tiff.tagnosize))
-    for _ in range(count):
-        entry = file.read(tiff.tagsize)
-        _, kind = struct.unpack(tiff.tagformat1, entry[:4])
-        number, place = struct.unpack(tiff.offsetformat + tiff.offsetformat[1:], entry[4:])
-        size = number * _SIZES.get(kind, 0)
-        if size > tiff.tagoffsetthreshold and place + size > file.size:
-            raise FormatError(f"{path.name} is truncated: part of its header lies beyond its end; get it again.")
-
-
 def _check_planes(tif: tifffile.TiffFile, path: Path) -> None:
     """Raise if OME-XML claims more planes than there can be: tifffile makes a list of them before it looks."""
     for pixels in _ome_images(tif):
@@ -111,28 +95,6 @@ def _check_planes(tif: tifffile.TiffFile, path: Path) -> None:
         if not elsewhere and planes // max(1, sizes[3]) > tif.filehandle.size:
             raise FormatError(f"{path.name} is truncated: it cannot hold the {planes} planes it states; get it again.")
         check_claim(planes * max(sizes[0] * sizes[1], 1024), path)
-
-
-def _check_whole(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
-    """Raise FormatError if planes are missing or their data would lie behind the end of the file."""
-    size = tif.filehandle.size
-    cut = FormatError(f"{path.name} is truncated: its voxels should reach beyond its {size} bytes; get it again.")
-    # tifffile stops where the chain of pages breaks off and calls the rest a shorter stack; the last link must be 0.
-    tif.filehandle.seek(tif.pages.next_page_offset or 0)
-    link = tif.filehandle.read(tif.tiff.offsetsize)
-    if len(link) < tif.tiff.offsetsize or any(link):
-        raise cut
-    if series.dataoffset is not None:
-        if series.dataoffset + series.nbytes > size:
-            raise cut
-        return
-    for page in series.pages:
-        if page is None:
-            raise FormatError(f"{path.name} misses some of its {len(series.pages)} planes; get it again.")
-        if page.parent is tif and any(
-            start + count > size for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)
-        ):
-            raise cut
 
 
 def _layout(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path, channel_axis: int | None) -> _Layout:
@@ -301,22 +263,8 @@ def _reader(path: Path, arrange: Callable[[AnyArray], AnyArray]) -> Callable[[],
 
     def load() -> AnyArray:
         with reading(path, "TIFF"), tifffile.TiffFile(path) as tif:
-            _check_tiles(tif, path)
+            check_tiles(tif, path)
             # One thread: decoding is a small part of the work, and callers run their own workers.
             return arrange(tif.series[0].asarray(maxworkers=1))
 
     return load
-
-
-def _check_tiles(tif: tifffile.TiffFile, path: Path) -> None:
-    """Raise if a tile of the first series is a compressed picture larger than the tile."""
-    for page in tif.series[0].pages:
-        whole: Any = None if page is None else page.keyframe
-        if page is None or int(whole.compression) not in CODED:
-            continue
-        pixels = whole.tilewidth * whole.tilelength if whole.is_tiled else whole.imagewidth * whole.rowsperstrip
-        for start, count in zip(page.dataoffsets, page.databytecounts, strict=False):
-            if count:
-                page.parent.filehandle.seek(start)
-                head = page.parent.filehandle.read(min(count, START))
-                check_coded(head, int(whole.compression), int(pixels), path.name)

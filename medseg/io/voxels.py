@@ -17,7 +17,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from medseg.errors import FormatError
 from medseg.io import decode
 from medseg.io.common import reading
-from medseg.io.headers import Header, deflated_bytes, inflated
+from medseg.io.elements import deflated_bytes, inflated
+from medseg.io.headers import Header
 from medseg.io.pixels import THREADS, Stored, frame_size, highest, lowest, native, quiet, result
 
 AnyArray = npt.NDArray[Any]
@@ -114,7 +115,7 @@ def _whole(header: Header, frames: list[int]) -> pydicom.Dataset:
 
 def _deflated(header: Header, frames: list[int], one: Stored, shape: tuple[int, ...]) -> Iterator[AnyArray]:
     _, offset, length = header.pixels or ("", 0, 0)
-    plain = deflated_bytes(header, offset + length)
+    plain = deflated_bytes(header.path, offset + length)
     for frame in frames:
         yield np.frombuffer(plain, one.dtype, math.prod(shape), offset + frame * frame_size(header)).reshape(shape)
 

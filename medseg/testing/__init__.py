@@ -9,4 +9,6 @@ from contextlib import suppress
 with suppress(ImportError):
     import pytest
 
-    pytest.register_assert_rewrite("medseg.testing.decoding", "medseg.testing.learning", "medseg.testing.readers")
+    pytest.register_assert_rewrite(
+        "medseg.testing.decoding", "medseg.testing.learning", "medseg.testing.damage", "medseg.testing.readers"
+    )

@@ -9,11 +9,10 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from test_dicom_series import stack, written
 
 from medseg import io
 from medseg.errors import InputError
-
-from test_dicom_series import stack, written
 
 DATA = Path(os.environ.get("MEDSEG_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 PET = DATA / "lesions/sts_raw_petdicom/STS_001/FDG_PET/image"

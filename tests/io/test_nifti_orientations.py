@@ -166,7 +166,7 @@ def test_units_are_converted(tmp_path, unit, factor):
 def test_cut_anywhere(tmp_path, ending):
     path = saved(tmp_path / f"a{ending}", volume(), np.eye(4))
     whole = path.read_bytes()
-    for size in [1, 2, 347, *np.linspace(3, len(whole) - 1, 30).astype(int).tolist()]:
+    for size in [1, 2, *np.linspace(3, len(whole) - 1, 30).astype(int).tolist()]:
         path.write_bytes(whole[:size])
         with pytest.raises(FormatError):
             io.load(path).voxels()
@@ -188,13 +188,13 @@ def test_a_stream_longer_than_its_header_says_is_stopped_early(tmp_path):
 
 
 def test_offset_far_away_is_a_claim_too(tmp_path):
-    path = edited(saved(tmp_path / "a.nii", volume(), np.eye(4)), vox_offset=1e15)
+    path = edited(saved(tmp_path / "a.nii", volume(), np.eye(4)), vox_offset=1e11)
     with pytest.raises(FormatError, match="truncated"):
         io.load(path)
     gz = tmp_path / "a.nii.gz"
     with gz.open("wb") as out:
         out.write(gzip.compress(path.read_bytes()))
-        out.truncate(1 << 40)  # sparse: long enough, by its size, to be what it claims
+        out.truncate(1 << 27)  # sparse: long enough to be what it claims
     with pytest.raises(InputError, match="MEDSEG_MAX_GB"):
         io.load(gz)
 

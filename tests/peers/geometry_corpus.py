@@ -9,6 +9,7 @@ are judged; where it returns one volume of several, that one must at least be a 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 import tempfile
@@ -27,7 +28,10 @@ from medseg.testing.corpus import CASES
 from medseg.testing.judge import outcome, why_wrong
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
-READERS = ("medseg", "SimpleITK", "MONAI ITKReader", "MONAI PydicomReader")
+ITK = (
+    importlib.util.find_spec("itk") is not None
+)  # MONAI's ITKReader needs the package; without it its column is left out
+READERS = ("medseg", "SimpleITK", *(["MONAI ITKReader"] if ITK else []), "MONAI PydicomReader")
 ROUTES = {"plain": "right", "series": "right, asks which", "regularize": "right, resampled on request"}
 
 
@@ -39,8 +43,8 @@ def by_simpleitk(given) -> list:
     elif given.is_file():
         groups = [[str(given)]]
     else:
-        for uid in reader.GetGDCMSeriesIDs(str(given), True):
-            groups.append(reader.GetGDCMSeriesFileNames(str(given), uid, False, True, True))
+        for uid in reader.GetGDCMSeriesIDs(str(given)):
+            groups.append(reader.GetGDCMSeriesFileNames(str(given), uid))
     if not groups:
         raise RuntimeError("no series found")
     out = []
@@ -61,6 +65,8 @@ def by_monai(reader):
         names = [str(file) for file in given] if isinstance(given, list) else str(given)
         image = LoadImage(reader=reader(), image_only=True, ensure_channel_first=True)(names)
         values, affine = np.asarray(image), np.asarray(image.affine, dtype=np.float64)
+        if values.ndim == 5:  # colour, which it puts between y and z
+            values = np.moveaxis(values[0], 2, 0)
         return [(values if values.ndim == 4 else values[..., None], affine)]
 
     return read
@@ -107,7 +113,8 @@ def row(case) -> list[str]:
         with silent():
             ours = outcome(given, truths)
         cells = [ROUTES[ours.route] if ours.verdict == "right" else ours.verdict]
-        cells += [judged(read, given, truths) for read in (by_simpleitk, by_monai(ITKReader), by_monai(PydicomReader))]
+        peers = [by_simpleitk, *([by_monai(ITKReader)] if ITK else []), by_monai(PydicomReader)]
+        cells += [judged(read, given, truths) for read in peers]
     return [case.name, *cells]
 
 
@@ -130,6 +137,7 @@ def page(rows: list[list[str]]) -> str:
         "",
         f"Written by `tests/peers/geometry_corpus.py` with SimpleITK {version('SimpleITK')} and MONAI {version('monai')}.",
         "SimpleITK's `ImageSeriesReader` gets the files of each series that GDCM finds; MONAI's `LoadImage` gets the folder.",
+        *([] if ITK else ["MONAI's ITKReader needs the package itk, which was not installed; it is left out."]),
         "Values of MONOCHROME1 count as right for the peers as stored, too.",
         "",
         "| | " + " | ".join(READERS) + " |",
@@ -152,12 +160,12 @@ def main() -> None:
     rows = []
     for number, case in enumerate(CASES, 1):
         rows.append(row(case))
-        print(f"{number:4} {' | '.join(rows[-1])}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{number:4} {' | '.join(rows[-1])}\n")
     text = page(rows)
     if len(sys.argv) > 1:
         Path(sys.argv[1]).write_text(text, encoding="utf-8")
     else:
-        print(text)
+        sys.stdout.write(text)
 
 
 if __name__ == "__main__":
