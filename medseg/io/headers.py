@@ -268,11 +268,11 @@ def _slow(path: Path, marked: bool, head: bytes) -> Header:
                 values[keyword] = _value(raw, vr, order) if isinstance(raw, bytes) and vr != "SQ" else vr == "SQ" or ""
         meta = getattr(dataset, "file_meta", FileMetaDataset())
         pixels = _pixel_element(stream, bool(implicit), order)
-    unknown = ExplicitVRLittleEndian if implicit is False else ImplicitVRLittleEndian
-    if order == ">":
-        unknown = ExplicitVRBigEndian
-    syntax = str(meta.get("TransferSyntaxUID") or unknown)
-    return Header(path, values, syntax, pixels, order == ">", str(meta.get("MediaStorageSOPClassUID") or ""))
+        unknown = ExplicitVRLittleEndian if implicit is False else ImplicitVRLittleEndian
+        if order == ">":
+            unknown = ExplicitVRBigEndian
+        syntax, media = (str(meta.get(key) or "") for key in ("TransferSyntaxUID", "MediaStorageSOPClassUID"))
+    return Header(path, values, syntax or str(unknown), pixels, order == ">", media)
 
 
 def _pixel_element(stream: Any, implicit: bool, order: str) -> tuple[str, int, int] | None:
