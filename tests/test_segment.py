@@ -141,5 +141,5 @@ def test_named_inputs_of_different_frames_are_refused():
     a, b = (
         Image(v[None], replace(Grid.from_spacing(v.shape, 1.0), frame=f)) for v, f in ((one, "1.2.3"), (two, "1.2.4"))
     )
-    with pytest.raises(GeometryError, match="another frame of reference"):
+    with pytest.raises(GeometryError, match="frames of reference differ"):
         segment(flair=a, t1=b, model=model)

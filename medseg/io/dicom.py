@@ -146,7 +146,7 @@ def _chosen(found: Found, series: str | int | None) -> Group:
         shown = [f"{number}: {_brief(group)}" for number, group in enumerate(groups, 1)]
         more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
         raise FormatError(
-            f"There are {len(groups)} DICOM series here; choose one with series=NUMBER or its key. "
+            f"There are {len(groups)} DICOM series here; choose one by number or key (series=, or --series). "
             f"{'; '.join(shown[:12])}{more}."
         )
     wanted = str(series)

@@ -280,7 +280,7 @@ def test_two_series_in_a_folder(medseg, ct, tmp_path):
     for arguments in (["segment", ct, "-o", tmp_path / "out"], ["info", ct]):
         result = medseg(*arguments)
         assert result.code == 4 and result.out == "" and len(result.err.splitlines()) == 1
-        check(result.errors[0], f"{ct}: The folder holds 2 DICOM series")
+        check(result.errors[0], f"{ct}: There are 2 DICOM series here")
 
 
 def test_other_commands(medseg, tmp_path, monkeypatch):
