@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import tifffile
 from medseg.errors import FormatError
 from medseg.io.coded import CODED, START, check_coded
 
+_TILE = 4096  # voxels along one side of a tile that no image is too small for
 _SIZES = {
     1: 1,
     2: 1,
@@ -68,10 +70,22 @@ def check_whole(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: P
 
 
 def check_tiles(tif: tifffile.TiffFile, path: Path) -> None:
-    """Raise if a tile of the first series is a compressed picture larger than the tile."""
+    """Raise if a tile is far larger than its image, tiles are missing, or one is a compressed picture larger than itself."""
     for page in tif.series[0].pages:
         whole: Any = None if page is None else page.keyframe
-        if page is None or int(whole.compression) not in CODED:
+        if page is None:
+            continue
+        if whole.is_tiled and (
+            whole.tilewidth > max(_TILE, whole.imagewidth + 16)
+            or whole.tilelength > max(_TILE, whole.imagelength + 16)
+            or whole.tiledepth > max(_TILE, whole.imagedepth + 16)
+        ):
+            raise FormatError(
+                f"{path.name} claims tiles far larger than its image; its header is damaged, get it again."
+            )
+        if len(page.dataoffsets) < math.prod(whole.chunked):
+            raise FormatError(f"{path.name} holds fewer tiles or strips than its size needs; get it again.")
+        if int(whole.compression) not in CODED:
             continue
         pixels = whole.tilewidth * whole.tilelength if whole.is_tiled else whole.imagewidth * whole.rowsperstrip
         for start, count in zip(page.dataoffsets, page.databytecounts, strict=False):
