@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nifti_writing import edited, saved
 from scipy.spatial.transform import Rotation
 
 from medseg import io
@@ -31,26 +32,6 @@ def affine_of(angle=(10, 20, 30), step=(1, 2, 3), place=(5, 6, 7), mirror=False)
 
 def volume(*shape, dtype=np.int16):
     return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
-
-
-def saved(path, data, affine, sform=1, qform=0, unit="mm"):
-    image = nibabel.Nifti1Image(data, affine, dtype=data.dtype)
-    image.set_sform(affine, sform)
-    image.set_qform(affine, qform)
-    image.header.set_xyzt_units(unit)
-    nibabel.save(image, path)
-    return path
-
-
-def edited(path, **fields):
-    """Write header fields into a .nii file, past all checks of nibabel."""
-    blob = bytearray(path.read_bytes())
-    header = nibabel.Nifti1Header(bytes(blob[:348]), check=False)
-    for key, value in fields.items():
-        header[key] = value
-    blob[:348] = header.binaryblock
-    path.write_bytes(bytes(blob))
-    return path
 
 
 @few
