@@ -286,7 +286,7 @@ class RunSpec(Spec):
 class FindingSpec(Spec):
     """What exported instances are, in coded terms, and who drew them: for DICOM SEG, RTSTRUCT and SR.
 
-    A code is [value, coding scheme, meaning]; `medseg.io.codes` has the usual ones.
+    A code is [value, coding scheme, meaning]; `medseg.io.clinical.codes` has the usual ones.
     """
 
     category: tuple[str, str, str] = ("49755003", "SCT", "Morphologically Abnormal Structure")

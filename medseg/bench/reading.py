@@ -20,7 +20,7 @@ SLICES, SIZE = 300, 512
 # Each job reads the folder named in sys.argv[1] into an array, in a process of its own: peak memory is then its own.
 _JOBS = {
     "medseg.io.load": (
-        "import numpy, pydicom, medseg.io.dicom",
+        "import numpy, pydicom, medseg.io.dicom.series",
         "from medseg import io; voxels = io.load(folder).voxels()",
     ),
     "SimpleITK ImageSeriesReader": (

@@ -50,7 +50,7 @@ def convert(
     where --reference lies on another grid. For research use only.
     """
     from medseg import io
-    from medseg.io import objects
+    from medseg.io.clinical import objects
 
     if form not in DICOM:
         raise typer.BadParameter(f"{form!r} is none of {', '.join(DICOM)}", param_hint="--as")
@@ -82,7 +82,7 @@ def convert(
 def _read(source: Path, like: Image | None, drawn: bool, given: dict[str, Any]) -> Instances:
     """Labels on their own grid, or on the reference's."""
     from medseg import io
-    from medseg.io import objects
+    from medseg.io.clinical import objects
 
     if not drawn:
         instances = io.load_labels(source, **given)

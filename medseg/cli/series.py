@@ -12,7 +12,7 @@ from medseg.cli.common import table, why
 from medseg.errors import InputError
 
 if TYPE_CHECKING:
-    from medseg.io.dicom import Series
+    from medseg.io.dicom.series import Series
 
 
 def series(

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medseg.errors import InputError
-from medseg.io.exchange import deidentify, load_candidates, load_report, save_report, save_rtstruct, save_seg
+from medseg.io.clinical.exchange import deidentify, load_candidates, load_report, save_report, save_rtstruct, save_seg
 from medseg.io.find import format_of, inputs
 from medseg.io.names import SUFFIXES, is_image, stem
 
 if TYPE_CHECKING:
     from medseg.image import Image
     from medseg.instances import Instances
-    from medseg.io.dicom import Series
+    from medseg.io.dicom.series import Series
 
 __all__ = [
     "SUFFIXES",
@@ -106,9 +106,9 @@ def load(
             raise InputError(f"{files[0].name} is not DICOM; leave series and regularize out.")
         image: Image = import_module(f"medseg.io.{name}").read(files[0], channel_axis)
         return respace(image, spacing, unit)
-    from medseg.io import dicom
+    from medseg.io.dicom.series import read
 
-    image = dicom.read(files if several else files[0], channel_axis, series=series, regularize=regularize)
+    image = read(files if several else files[0], channel_axis, series=series, regularize=regularize)
     return respace(image, spacing, unit)
 
 
@@ -131,14 +131,14 @@ def series(path: str | Path | Sequence[str | Path]) -> list[Series]:
     >>> [(one.key, one.modality, one.shape) for one in series("study/")]  # doctest: +SKIP
     [('0c1f2f4aa17e', 'CT', (120, 512, 512)), ('8d02b1c6e0f3', 'PT', (267, 128, 128))]
     """
-    from medseg.io import dicom
+    from medseg.io.dicom.series import listed
 
     if isinstance(path, (str, Path)):
-        return dicom.listed(Path(path))
+        return listed(Path(path))
     files = [Path(one) for one in path]
     if not files:
         raise InputError("The list of files is empty.")
-    return dicom.listed(files)
+    return listed(files)
 
 
 def suv(image: Image, kind: Literal["bw", "bsa", "lbm"] = "bw") -> Image:
@@ -161,7 +161,7 @@ def suv(image: Image, kind: Literal["bw", "bsa", "lbm"] = "bw") -> Image:
     >>> suv(load("pet/")).voxels().max()  # doctest: +SKIP
     17.3
     """
-    from medseg.io import pet
+    from medseg.io.dicom import pet
 
     return pet.suv(image, kind)
 
@@ -201,8 +201,8 @@ def load_labels(
     path = Path(path)
     name = format_of(path)
     if name == "dicom":
-        from medseg.io.exchange import painted
-        from medseg.io.objects import RTSTRUCT, SEG, is_kind
+        from medseg.io.clinical.exchange import painted
+        from medseg.io.clinical.objects import RTSTRUCT, SEG, is_kind
 
         if spacing is not None or not is_kind(path, SEG + RTSTRUCT):
             raise InputError(

@@ -12,8 +12,8 @@ from source_study import FRAME, ROOT, SERIES, STUDY, blobs, identifiers, slices,
 from medseg import io
 from medseg.errors import MedsegWarning
 from medseg.instances import Instances
-from medseg.io.deidentifier import new_uid, secret
-from medseg.io.profile import ACTIONS, actions
+from medseg.io.clinical.deidentifier import new_uid, secret
+from medseg.io.clinical.profile import ACTIONS, actions
 
 
 def bytes_of(dataset):

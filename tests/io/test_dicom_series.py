@@ -289,7 +289,7 @@ def test_a_decoder_that_panics(tmp_path, monkeypatch):
         raise PanicException
 
     image = io.load(written(tmp_path / "s", stack()[0]))
-    monkeypatch.setattr("medseg.io.voxels._native", panic)
+    monkeypatch.setattr("medseg.io.dicom.voxels._native", panic)
     with pytest.raises(FormatError, match="cannot be decoded"):
         image.voxels()
 

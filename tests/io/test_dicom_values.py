@@ -24,7 +24,7 @@ from test_dicom_series import stack, written
 
 from medseg import io
 from medseg.errors import FormatError, GeometryError, InputError
-from medseg.io import decode
+from medseg.io.dicom import decode
 
 
 def loaded(folder, slices):

@@ -113,7 +113,7 @@ def drawn(tmp_path, source, edit):
 
 def box(source, z, low, high):
     """Contour data of a square from pixel `low` to `high` (both included) in slice z."""
-    from medseg.io.rtstruct import contour_text, to_lps
+    from medseg.io.clinical.rtread import contour_text, to_lps
 
     square = np.array([[low, low], [low, high + 1], [high + 1, high + 1], [high + 1, low]]) - 0.5
     return contour_text(square, z, to_lps(source.grid))

@@ -15,7 +15,7 @@ from source_study import FRAME, SECRETS, SERIES, STUDY, blobs, written
 from medseg import io
 from medseg.errors import FormatError, InputError, MissingError
 from medseg.instances import Instances
-from medseg.io.codes import MEASURES
+from medseg.io.clinical.codes import MEASURES
 from medseg.spec import FindingSpec
 
 DATA = Path(os.environ.get("MEDSEG_DATA", Path(__file__).parents[2].parent / "shared" / "data"))

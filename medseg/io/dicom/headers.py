@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from medseg.errors import FormatError
 from medseg.io.common import reading
-from medseg.io.elements import (
+from medseg.io.dicom.elements import (
     CHUNK,
     LONG,
     SHORT,

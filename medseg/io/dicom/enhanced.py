@@ -13,10 +13,10 @@ from pydicom.dataset import Dataset
 
 from medseg.errors import FormatError, GeometryError, InputError
 from medseg.io.common import reading
-from medseg.io.frames import Plane, flat, refuse_place
-from medseg.io.headers import Header
-from medseg.io.pixels import check_size, header_number
-from medseg.io.stack import Slice, floats, instance_number
+from medseg.io.dicom.frames import Plane, flat, refuse_place
+from medseg.io.dicom.headers import Header
+from medseg.io.dicom.pixels import check_size, header_number
+from medseg.io.dicom.stack import Slice, floats, instance_number
 
 _SHARED = "SharedFunctionalGroupsSequence"
 _FRAMES = "PerFrameFunctionalGroupsSequence"

@@ -18,7 +18,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLE
 
 from medseg.errors import FormatError, InputError
 from medseg.io.common import reading
-from medseg.io.headers import Header
+from medseg.io.dicom.headers import Header
 
 AnyArray = npt.NDArray[Any]
 

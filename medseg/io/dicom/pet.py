@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from medseg.errors import InputError
 from medseg.image import Image, LazyArray
 from medseg.io.common import note, reading
-from medseg.io.pixels import quiet
+from medseg.io.dicom.pixels import quiet
 
 Kind = Literal["bw", "bsa", "lbm"]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from medseg.errors import GeometryError
 from medseg.grid import Grid
-from medseg.io.stack import JITTER, JITTER_MM, SAME
+from medseg.io.dicom.stack import JITTER, JITTER_MM, SAME
 
 FloatArray = npt.NDArray[np.float64]
 

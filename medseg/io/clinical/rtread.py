@@ -18,11 +18,11 @@ from medseg.candidates import Candidates, Mask
 from medseg.errors import FormatError, GeometryError, InputError
 from medseg.grid import Grid
 from medseg.image import Image
+from medseg.io.clinical.objects import RTSTRUCT, opened
+from medseg.io.clinical.segread import Found, code_of, tell
 from medseg.io.common import reading
-from medseg.io.objects import RTSTRUCT, opened
-from medseg.io.pixels import quiet
-from medseg.io.segframes import Found, code_of, tell
-from medseg.io.stack import JITTER_MM
+from medseg.io.dicom.pixels import quiet
+from medseg.io.dicom.stack import JITTER_MM
 from medseg.ops.contours import fill
 
 FloatArray = npt.NDArray[np.float64]

@@ -14,15 +14,15 @@ from pydicom.dataset import Dataset
 from medseg.errors import FormatError, InputError
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.io.codes import ABSENT, IMAGING, MEASURES, PROCEDURES, Measure
+from medseg.io.clinical.codes import ABSENT, IMAGING, MEASURES, PROCEDURES, Measure
+from medseg.io.clinical.deidentifier import VERSION, mark
+from medseg.io.clinical.objects import SEG, SR, opened
+from medseg.io.clinical.segments import Segment, describe, placed
+from medseg.io.clinical.segread import code_of
+from medseg.io.clinical.segwrite import SERIES_NUMBER, concept
+from medseg.io.clinical.study import Study, building, study_of, write
 from medseg.io.common import reading
-from medseg.io.deidentifier import VERSION, mark
-from medseg.io.dicomseg import SERIES_NUMBER, concept
-from medseg.io.objects import SEG, SR, opened
-from medseg.io.pixels import quiet
-from medseg.io.segframes import code_of
-from medseg.io.segments import Segment, describe, placed
-from medseg.io.study import Study, building, study_of, write
+from medseg.io.dicom.pixels import quiet
 from medseg.spec import FindingSpec
 
 _GROUP = "125007"  # DCM, Measurement Group

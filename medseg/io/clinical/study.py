@@ -20,10 +20,10 @@ from pydicom.valuerep import DA, TM
 from medseg.errors import GeometryError, InputError, MedsegError, MedsegWarning, MissingError, OutputError
 from medseg.grid import Grid
 from medseg.image import Image
+from medseg.io.clinical.deidentifier import deidentify, uid_of
 from medseg.io.common import reading
-from medseg.io.deidentifier import deidentify, uid_of
-from medseg.io.pixels import quiet
-from medseg.io.stack import JITTER, JITTER_MM
+from medseg.io.dicom.pixels import quiet
+from medseg.io.dicom.stack import JITTER, JITTER_MM
 from medseg.ops.files import write_whole
 
 FloatArray = npt.NDArray[np.float64]
@@ -102,7 +102,7 @@ class SourceSlice:
 def on_slices(grid: Grid, study: Study) -> list[SourceSlice | None]:
     """Return for each slice of the grid the one slice of the source that lies on it, or None.
 
-    Slices that jitter count as on the grid as far as `medseg.io.stack` lets them. Where several frames lie on a slice,
+    Slices that jitter count as on the grid as far as `medseg.io.dicom.stack` lets them. Where several frames lie on a slice,
     as over time, none is named.
     """
     known: list[tuple[SourceSlice, FloatArray]] = []

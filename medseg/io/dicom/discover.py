@@ -14,11 +14,11 @@ from pydicom.uid import UID
 
 from medseg.errors import FormatError, InputError, MedsegError, MedsegWarning, MissingError
 from medseg.io.common import reading
-from medseg.io.frames import Plane, other_kind, planes, unreadable
-from medseg.io.groups import Group, groups
-from medseg.io.headers import Header, read_header
+from medseg.io.dicom.frames import Plane, other_kind, planes, unreadable
+from medseg.io.dicom.groups import Group, groups
+from medseg.io.dicom.headers import Header, read_header
+from medseg.io.dicom.pixels import THREADS
 from medseg.io.names import FORMATS
-from medseg.io.pixels import THREADS
 
 _DICOM = "1.2.840.10008."  # root of all UIDs of the standard
 _DIRECTORY = "1.2.840.10008.1.3.10"

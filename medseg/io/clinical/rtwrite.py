@@ -13,14 +13,14 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.io.codes import Code
-from medseg.io.deidentifier import VERSION, mark
-from medseg.io.dicomseg import SERIES_NUMBER
-from medseg.io.objects import RTSTRUCT
-from medseg.io.pixels import quiet
-from medseg.io.rtstruct import contour_text, to_lps
-from medseg.io.segments import Segment, describe, need_some, placed
-from medseg.io.study import SourceSlice, Study, building, on_slices, study_of, write
+from medseg.io.clinical.codes import Code
+from medseg.io.clinical.deidentifier import VERSION, mark
+from medseg.io.clinical.objects import RTSTRUCT
+from medseg.io.clinical.rtread import contour_text, to_lps
+from medseg.io.clinical.segments import Segment, describe, need_some, placed
+from medseg.io.clinical.segwrite import SERIES_NUMBER
+from medseg.io.clinical.study import SourceSlice, Study, building, on_slices, study_of, write
+from medseg.io.dicom.pixels import quiet
 from medseg.ops.contours import outlines
 from medseg.spec import FindingSpec
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from medseg.errors import FormatError, GeometryError, InputError, MedsegError
 from medseg.grid import Grid
-from medseg.io.headers import PRIVATE_B, Header
-from medseg.io.pixels import header_number
-from medseg.io.stack import Slice, floats
+from medseg.io.dicom.headers import PRIVATE_B, Header
+from medseg.io.dicom.pixels import header_number
+from medseg.io.dicom.stack import Slice, floats
 
 # What may tell slices at one position apart, best first. Times come late: each slice may have its own.
 MARKS = (
@@ -87,7 +87,7 @@ def planes(header: Header) -> list[Plane]:
             raise FormatError("The file is a mosaic of slices, which is not read; convert it with dcm2niix first.")
         frames = header_number(header, "NumberOfFrames", 1)
         if "PerFrameFunctionalGroupsSequence" in header or frames > 1 or header.get("Modality") == "RTDOSE":
-            from medseg.io import enhanced
+            from medseg.io.dicom import enhanced
 
             return enhanced.planes(header, int(frames))
         marks = {name: header.text(name) or str(header.values.get(name) or "") for name in MARKS}

@@ -14,9 +14,9 @@ from medseg.errors import InputError, MedsegWarning
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.io.codes import Code
-from medseg.io.deidentifier import VERSION, new_uid, secret
-from medseg.io.study import Study, uid_from
+from medseg.io.clinical.codes import Code
+from medseg.io.clinical.deidentifier import VERSION, new_uid, secret
+from medseg.io.clinical.study import Study, uid_from
 from medseg.spec import FindingSpec
 
 _GOLDEN = 0.6180339887  # of a turn: neighbours in the order are far apart in hue

@@ -15,14 +15,14 @@ import numpy as np
 from medseg.errors import FormatError, GeometryError, InputError, MedsegError
 from medseg.grid import Grid
 from medseg.image import Image, LazyArray, Source
-from medseg.io import regular
-from medseg.io.discover import Found, Given, find
-from medseg.io.frames import Plane, flat_grid
-from medseg.io.groups import Group
+from medseg.io.dicom import regular
+from medseg.io.dicom.discover import Found, Given, find
+from medseg.io.dicom.frames import Plane, flat_grid
+from medseg.io.dicom.groups import Group
+from medseg.io.dicom.pixels import Stored, check_size, frame_size, header_number, measured, quiet, result, stored
+from medseg.io.dicom.stack import Slice, arrange
+from medseg.io.dicom.voxels import Item, reader
 from medseg.io.limits import check_claim
-from medseg.io.pixels import Stored, check_size, frame_size, header_number, measured, quiet, result, stored
-from medseg.io.stack import Slice, arrange
-from medseg.io.voxels import Item, reader
 
 _MODALITIES = {"CT": "CT", "MR": "MR", "PT": "PT"}
 _COLOURS = ("red", "green", "blue")

@@ -20,8 +20,8 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
 from medseg.errors import MedsegWarning
-from medseg.io.codes import BASIC_PROFILE
-from medseg.io.profile import actions
+from medseg.io.clinical.codes import BASIC_PROFILE
+from medseg.io.clinical.profile import actions
 
 VARIABLE = "MEDSEG_UID_KEY"
 VERSION = version("medseg")  # importing it from medseg would import everything
@@ -66,7 +66,7 @@ def deidentify(dataset: Dataset, key: str | None = None) -> Dataset:
     dataset : Dataset
         Any DICOM object; not changed.
     key : str, optional
-        Key of the UID replacement; `medseg.io.deidentifier.secret` says which one counts if absent. Data sets treated
+        Key of the UID replacement; `medseg.io.clinical.deidentifier.secret` says which one counts if absent. Data sets treated
         with one key still refer to one another. Without a key of one's own, who has an original UID can tell what
         replaced it.
 

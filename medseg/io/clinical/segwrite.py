@@ -1,4 +1,4 @@
-"""Write DICOM Segmentations (SEG), BINARY or LABELMAP, through highdicom. Reading is in `segframes`.
+"""Write DICOM Segmentations (SEG), BINARY or LABELMAP, through highdicom. Reading is in `segread`.
 
 Each instance is one segment. The planes are those of the image's own grid; where they are those of the source slices,
 each frame names its slice.
@@ -19,11 +19,11 @@ from medseg.errors import InputError, OutputError
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.io.codes import ARTIFICIAL_INTELLIGENCE, Code
-from medseg.io.deidentifier import VERSION, mark
-from medseg.io.pixels import quiet
-from medseg.io.segments import Segment, describe, need_some, placed
-from medseg.io.study import SourceSlice, Study, building, on_slices, study_of, write
+from medseg.io.clinical.codes import ARTIFICIAL_INTELLIGENCE, Code
+from medseg.io.clinical.deidentifier import VERSION, mark
+from medseg.io.clinical.segments import Segment, describe, need_some, placed
+from medseg.io.clinical.study import SourceSlice, Study, building, on_slices, study_of, write
+from medseg.io.dicom.pixels import quiet
 from medseg.ops import labels as ops
 from medseg.spec import FindingSpec
 

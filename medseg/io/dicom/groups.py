@@ -14,8 +14,8 @@ from itertools import combinations
 
 import numpy as np
 
-from medseg.io.frames import MARKS, TIMES, Plane
-from medseg.io.stack import repeat_gap
+from medseg.io.dicom.frames import MARKS, TIMES, Plane
+from medseg.io.dicom.stack import repeat_gap
 
 ALIKE = 2e-3  # largest difference of orientation cosines (0.1 degrees) within one group
 

@@ -16,11 +16,11 @@ import pydicom
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medseg.errors import FormatError, InputError
-from medseg.io import decode
 from medseg.io.common import reading
-from medseg.io.elements import deflated_bytes, inflated
-from medseg.io.headers import Header
-from medseg.io.pixels import THREADS, Stored, frame_size, highest, lowest, native, quiet, result
+from medseg.io.dicom import decode
+from medseg.io.dicom.elements import deflated_bytes, inflated
+from medseg.io.dicom.headers import Header
+from medseg.io.dicom.pixels import THREADS, Stored, frame_size, highest, lowest, native, quiet, result
 
 AnyArray = npt.NDArray[Any]
 

@@ -27,7 +27,7 @@ AnyArray = npt.NDArray[Any]
 
 SECONDS = 20.0  # longest time for one frame
 _EXTRA = 512 << 20  # bytes a worker may take beside the frame itself
-_START = "import sys; sys.path[:] = {path!r}; from medseg.io.decode import serve; serve()"
+_START = "import sys; sys.path[:] = {path!r}; from medseg.io.dicom.decode import serve; serve()"
 # No permissive pydicom plugin decodes these: 12-bit extended, the retired progressive ones, and lossless JPEG.
 _OURS = frozenset(f"1.2.840.10008.1.2.4.{end}" for end in ("51", "53", "55", "57", "70"))
 _LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from medseg.errors import GeometryError
 from medseg.grid import Grid
-from medseg.io.stack import JITTER, JITTER_MM, Slice, check_alike, repeat_gap, usual_gap
+from medseg.io.dicom.stack import JITTER, JITTER_MM, Slice, check_alike, repeat_gap, usual_gap
 
 AnyArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]

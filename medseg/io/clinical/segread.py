@@ -17,11 +17,11 @@ from medseg.candidates import Candidates, Mask
 from medseg.errors import FormatError, GeometryError, MedsegWarning
 from medseg.grid import Grid
 from medseg.image import Image
+from medseg.io.clinical.objects import SEG, opened
+from medseg.io.clinical.planes import Plane, lattice, on_grid
 from medseg.io.common import reading
+from medseg.io.dicom.pixels import quiet
 from medseg.io.limits import check_claim
-from medseg.io.objects import SEG, opened
-from medseg.io.pixels import quiet
-from medseg.io.planes import Plane, lattice, on_grid
 
 AnyArray = npt.NDArray[Any]
 Found = tuple[Candidates, Grid, dict[str, Any]]

@@ -12,9 +12,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medseg.errors import FormatError, InputError, MissingError
 from medseg.io.common import reading
+from medseg.io.dicom.pixels import quiet
 from medseg.io.limits import VARIABLE, max_bytes
 from medseg.io.names import FORMATS, suffix
-from medseg.io.pixels import quiet
 
 SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # Segmentation, Label Map Segmentation
 RTSTRUCT = ("1.2.840.10008.5.1.4.1.1.481.3",)

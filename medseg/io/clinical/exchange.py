@@ -77,9 +77,9 @@ def save_seg(
     --------
     >>> save_seg(lesions, "lesions.seg.dcm", load("ct/"))  # doctest: +SKIP
     """
-    from medseg.io import dicomseg
+    from medseg.io.clinical import segwrite
 
-    dicomseg.save(instances, Path(path), image, kind, finding, deidentify)
+    segwrite.save(instances, Path(path), image, kind, finding, deidentify)
 
 
 def save_rtstruct(
@@ -109,7 +109,7 @@ def save_rtstruct(
     -----
     DICOM PS3.3 A.19 (RT Structure Set IOD), C.8.8.6 (ROI contours).
     """
-    from medseg.io import rtwrite
+    from medseg.io.clinical import rtwrite
 
     rtwrite.save(instances, Path(path), image, finding, deidentify)
 
@@ -136,7 +136,7 @@ def save_report(
     segmentation : str or Path, optional
         The SEG that `save_seg` wrote of these instances; needed if there are any.
     measures : DataFrame, optional
-        Column id and columns of `medseg.io.codes.MEASURES` (for example hu_mean); values that are not finite are left
+        Column id and columns of `medseg.io.clinical.codes.MEASURES` (for example hu_mean); values that are not finite are left
         out.
 
     Raises
@@ -150,7 +150,7 @@ def save_report(
     -----
     DICOM PS3.16 TID 1500 and TID 1411.
     """
-    from medseg.io import sr
+    from medseg.io.clinical import sr
 
     seg = None if segmentation is None else Path(segmentation)
     sr.save(instances, Path(path), image, seg, finding, measures, deidentify)
@@ -199,14 +199,15 @@ def load_candidates(
     -----
     FRACTIONAL segments are cut at half of MaximumFractionalValue, which is in the notes.
     """
-    from medseg.io import load, objects, rtstruct, segframes
+    from medseg.io import load
+    from medseg.io.clinical import objects, rtread, segread
 
     path = Path(path)
     image = load(like) if isinstance(like, (str, Path)) else like
     if objects.is_kind(path, objects.RTSTRUCT):
-        found, grid, record = rtstruct.read(path, image)
+        found, grid, record = rtread.read(path, image)
     elif objects.is_kind(path, objects.SEG) or not path.exists():
-        found, grid, record = segframes.read(path, image)
+        found, grid, record = segread.read(path, image)
     else:
         raise FormatError(f"{path.name} is no DICOM SEG or RTSTRUCT; read images with io.load.")
     names = [_class(str(one["label"])) for one in record["segments"]]
@@ -255,7 +256,7 @@ def load_report(path: str | Path) -> pd.DataFrame:
     -------
     DataFrame
         tracking_id, tracking_uid, finding, finding_meaning, site, site_meaning, segmentation_uid, segment,
-        source_series_uid, then one column for each kind of measurement: named as in `medseg.io.codes.MEASURES`, others
+        source_series_uid, then one column for each kind of measurement: named as in `medseg.io.clinical.codes.MEASURES`, others
         by meaning, derivation and unit. A report that says that nothing was found has no rows.
 
     Raises
@@ -263,7 +264,7 @@ def load_report(path: str | Path) -> pd.DataFrame:
     MissingError, FormatError
         Nothing is there, or it is no structured report or damaged.
     """
-    from medseg.io import sr
+    from medseg.io.clinical import sr
 
     return sr.read(Path(path))
 
@@ -282,6 +283,6 @@ def deidentify(dataset: Dataset, key: str | None = None) -> Dataset:
         Secret of the project that UIDs and the pseudonym in PatientID are made with; MEDSEG_UID_KEY of the environment
         if absent. Without either, who knows an original UID can tell what replaced it.
     """
-    from medseg.io import deidentifier
+    from medseg.io.clinical import deidentifier
 
     return deidentifier.deidentify(dataset, key)
