@@ -31,7 +31,8 @@ class LazyArray:
     shape : tuple of int
         Shape that `read` promises.
     dtype : dtype
-        Type that `read` promises; a byte order or a narrower type is converted, anything that would lose values is not.
+        Type that holds whatever `read` may return. Once read, `dtype` is the type that the voxels have: the same, or a
+        narrower one of its kind (16-bit CT whose header allows for more than its voxels need).
     read : callable
         Takes nothing, returns the array.
 
@@ -44,7 +45,7 @@ class LazyArray:
 
     def __init__(self, shape: Sequence[int], dtype: npt.DTypeLike, read: Callable[[], AnyArray]) -> None:
         self.shape = tuple(int(size) for size in shape)
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self._dtype: np.dtype[Any] = np.dtype(dtype)
         self._read: Callable[[], AnyArray] | None = read
         self._values: AnyArray | None = None
         self._lock = threading.Lock()
@@ -60,6 +61,11 @@ class LazyArray:
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
         """Return all voxels, read-only unless a copy is asked for."""
         return np.array(self._load(), dtype=dtype, copy=copy)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the voxels; until they are read, the widest that they may have."""
+        return self._dtype if self._values is None else self._values.dtype
 
     @property
     def ndim(self) -> int:
@@ -80,9 +86,10 @@ class LazyArray:
                         f"The header promises voxels of shape {self.shape}, the data hold {values.shape}; "
                         "the file is damaged or truncated, get it again."
                     )
-                if not np.can_cast(values.dtype, self.dtype, "safe"):
-                    raise FormatError(f"The header promises {self.dtype} voxels, the data hold {values.dtype}.")
-                self._values = _read_only(values.astype(self.dtype, copy=False))
+                if not np.can_cast(values.dtype, self._dtype, "safe"):
+                    raise FormatError(f"The header promises {self._dtype} voxels, the data hold {values.dtype}.")
+                kept = values.dtype if values.dtype.kind == self._dtype.kind else self._dtype
+                self._values = _read_only(values.astype(kept.newbyteorder("="), copy=False))
                 self._read = None  # lets go of open files and buffers
             return self._values  # type: ignore[return-value]  # set above, before _read was dropped
 

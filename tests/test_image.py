@@ -91,6 +91,14 @@ def test_lazy_array_accepts_another_byte_order():
     assert array[1] == 300
 
 
+def test_lazy_array_keeps_a_narrower_type_of_the_same_kind():
+    array = LazyArray((2,), np.int32, lambda: np.array([1, 300], np.int16))
+    assert array.dtype == np.int32
+    assert array[1] == 300
+    assert array.dtype == array[:].dtype == np.int16
+    assert LazyArray((1,), np.int32, lambda: np.array([7], np.uint8))[:].dtype == np.int32
+
+
 def test_lazy_array_tries_again_after_a_failed_read():
     answers = iter([np.ones(3, np.int16), np.ones(2, np.int16)])
     array = LazyArray((2,), np.int16, lambda: next(answers))

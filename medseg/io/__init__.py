@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from medseg.errors import InputError
 from medseg.io.clinical.exchange import deidentify, load_candidates, load_report, save_report, save_rtstruct, save_seg
+from medseg.io.coco import load_coco, save_coco
 from medseg.io.find import format_of, inputs
 from medseg.io.names import SUFFIXES, is_image, stem
 
@@ -29,8 +30,10 @@ __all__ = [
     "is_image",
     "load",
     "load_candidates",
+    "load_coco",
     "load_labels",
     "load_report",
+    "save_coco",
     "save_image",
     "save_labels",
     "save_report",

@@ -78,6 +78,31 @@ def test_twelve_bits_rescaled_fit_into_int16(tmp_path):
     assert image.array.dtype == np.int16 and (image.voxels()[0] == pixels - 1024.0).all()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "slope", "intercept", "stored", "want"),
+    [
+        ("i2", 1, -1024, [-31744, 32767], "i2"),  # -32768 to 31743
+        ("i2", 1, -1024, [-31745, 0], "i4"),  # -32769
+        ("u2", 1, -1024, [0, 33791], "i2"),  # up to 32767
+        ("u2", 1, -1024, [0, 33792], "i4"),
+        ("u2", -1, 0, [0, 32768], "i2"),  # down to -32768
+        ("u2", -1, 0, [0, 32769], "i4"),
+        ("i2", 40000, 0, [0, 0], "i4"),
+        ("i2", 1, 40000, [-8000, -7300], "i4"),  # would fit; an intercept like that is nobody's CT
+    ],
+)
+def test_sixteen_bits_rescaled_take_int16_where_the_voxels_fit(tmp_path, dtype, slope, intercept, stored, want):
+    slices, _ = stack(5, dtype=dtype, RescaleSlope=slope, RescaleIntercept=intercept)
+    pixels = np.full((5, 6, 7), stored[0], dtype)
+    pixels[2, 3, 4] = stored[1]
+    for one, part in zip(slices, pixels, strict=True):
+        one.PixelData = part.tobytes()
+    image = loaded(tmp_path / "s", slices)
+    assert image.array.dtype == np.int32  # all that the header can promise
+    assert (image.voxels()[0] == pixels.astype(np.int64) * slope + intercept).all()
+    assert image.array.dtype == image.voxels().dtype == np.dtype(want)
+
+
 def test_padding_is_kept_and_noted(tmp_path):
     slices, pixels = stack(dtype=np.int16, RescaleSlope=1, RescaleIntercept=-1024)
     for one in slices:

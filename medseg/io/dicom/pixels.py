@@ -260,7 +260,8 @@ def result(frames: Sequence[Stored]) -> np.dtype[Any]:
     """Return the type of all values.
 
     As stored without a rescale; with one that is whole and the same for all, int16 or int32, whichever holds every value
-    that the stored bits allow; else float32, or float64 for more than 24 bits.
+    that the stored bits allow (`voxels.reader` takes int16 where the values fit); else float32, or float64 for more than
+    24 bits.
     """
     first = frames[0]
     if first.colour:

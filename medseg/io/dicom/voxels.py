@@ -7,6 +7,7 @@ import mmap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ _MANY = 24  # frames from which a second worker is worth its start
 _BIG = 32 << 20  # bytes from which the kind of memory matters
 _BATCH = 16  # frames of one file that a worker is asked for at once
 
+
+class _Wide(Exception):
+    """Values do not fit int16."""
+
+
 Item = tuple[Header, int, Stored]  # a frame: its file, its number in it from 0, how it is stored
 
 
@@ -48,9 +54,17 @@ def reader(items: Sequence[Item], shape: tuple[int, ...], groups: Sequence[int])
     callable
         Returns the array; raises FormatError for pixels that are damaged.
     """
+    kind = result([one for *_, one in items])
 
     def load() -> AnyArray:
-        out = _room(shape, result([one for *_, one in items]))
+        # Sixteen stored bits and an intercept need more than 16 bits only on paper: half the memory is worth a try.
+        if kind == np.int32 and all(_may_be_narrow(one) for *_, one in items):
+            with suppress(_Wide):
+                return read(np.dtype(np.int16))
+        return read(kind)
+
+    def read(dtype: np.dtype[Any]) -> AnyArray:
+        out = _room(shape, dtype)
 
         def run(task: list[int]) -> None:
             header = items[task[0]][0]
@@ -196,12 +210,30 @@ def _fill(out: AnyArray, pixels: AnyArray, one: Stored, number: int) -> None:
     elif one.scale == (1.0, 0.0):
         target[...] = pixels
     elif target.dtype.kind == "i":
-        # Stored bits and rescale were checked to fit; what wraps on the way wraps back.
+        if target.dtype == np.int16:
+            _check_narrow(pixels, one)
+        # The ends were checked to fit; what wraps on the way wraps back.
         if one.slope != 1:
             pixels = np.multiply(pixels, target.dtype.type(one.slope), dtype=target.dtype, casting="unsafe")
         np.add(pixels, target.dtype.type(one.intercept), out=target, dtype=target.dtype, casting="unsafe")
     else:
         target[...] = pixels.astype(np.float64) * one.slope + one.intercept
+
+
+def _may_be_narrow(one: Stored) -> bool:
+    """Whether int16 may hold the values, as far as the header can tell."""
+    return one.dtype.itemsize <= 2 and one.scale != (1.0, 0.0) and max(map(abs, one.scale)) <= np.iinfo(np.int16).max
+
+
+def _check_narrow(pixels: AnyArray, one: Stored) -> None:
+    """Raise _Wide if a value does not fit int16."""
+
+    def fits(end: int) -> bool:
+        return -(1 << 15) <= one.slope * end + one.intercept < 1 << 15
+
+    # Only the end that may not fit is looked for.
+    if not (fits(lowest(one)) or fits(int(pixels.min()))) or not (fits(highest(one)) or fits(int(pixels.max()))):
+        raise _Wide
 
 
 def _masked(pixels: AnyArray, one: Stored) -> AnyArray:
