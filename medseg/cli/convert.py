@@ -15,21 +15,26 @@ if TYPE_CHECKING:
     from medseg.image import Image
     from medseg.instances import Instances
 
-DICOM = ("seg", "labelmap", "rtstruct")
+DICOM = ("seg", "labelmap", "rtstruct", "sr")
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Image, label file, DICOM folder, SEG or RTSTRUCT.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Image, label file, DICOM folder, SEG, RTSTRUCT or SR.")],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="NAME.nii.gz, .nii, .nrrd, .mha, .ome.tif, or .dcm for labels.")
+        Path,
+        typer.Argument(metavar="OUT", help="NAME.nii.gz, .nii, .nrrd, .mha, .ome.tif; .dcm for labels; .csv of an SR."),
     ],
     reference: Annotated[
         Path | None, typer.Option(help="Image whose grid OUT has; for .dcm the DICOM series it belongs to.")
     ] = None,
     labels: Annotated[bool, typer.Option("--labels", help="IN holds labels: ids are never mixed.")] = False,
     form: Annotated[
-        str, typer.Option("--as", help="What a .dcm is: seg (one segment per instance), labelmap or rtstruct.")
-    ] = "seg",
+        str | None,
+        typer.Option(
+            "--as",
+            help="What a .dcm is: seg (one segment per instance), labelmap, rtstruct, or sr of a SEG; seg if absent.",
+        ),
+    ] = None,
     series: Annotated[
         str | None,
         typer.Option(help="Which series of a DICOM folder (of IN, or of --reference for labels); see: medseg series."),
@@ -44,29 +49,35 @@ def convert(
         bool, typer.Option("--deidentify", help="Leave out of a .dcm what the basic profile removes.")
     ] = False,
 ) -> int:
-    """Convert an image or labels between NIfTI, NRRD, MetaImage, OME-TIFF and DICOM.
+    """Convert an image or labels between NIfTI, NRRD, MetaImage, OME-TIFF and DICOM, a report (SR) to a table.
 
     Positions are kept to a thousandth of a millimetre; images are interpolated and labels take the nearest id only
     where --reference lies on another grid. For research use only.
     """
     from medseg import io
+    from medseg.io import write
     from medseg.io.clinical import objects
 
-    if form not in DICOM:
-        raise typer.BadParameter(f"{form!r} is none of {', '.join(DICOM)}", param_hint="--as")
+    dicom = target.suffix.lower() == ".dcm"
+    if form is not None and (form not in DICOM or not dicom):
+        raise typer.BadParameter(f"{form!r} with {target.suffix}; a .dcm is {', '.join(DICOM)}", param_hint="--as")
     if unit not in ("mm", "um"):
         raise typer.BadParameter(f"{unit!r} is neither mm nor um", param_hint="--unit")
     size = numbers(spacing, "--spacing")
     given: dict[str, Any] = {"spacing": size[0] if size and len(size) == 1 else size, "unit": unit}
-    dicom = target.suffix.lower() == ".dcm"
     chosen: dict[str, Any] = {"series": series, "regularize": regularize}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MedsegWarning)
         drawn = source.is_file() and objects.is_kind(source, objects.SEG + objects.RTSTRUCT)
-        if labels or dicom or drawn:  # then only the reference can be a series to choose from
+        if source.is_file() and objects.is_kind(source, objects.SR):
+            found = io.load_report(source)
+            write.rows(found, target)
+            said = f"{len(found)} measurement groups"
+        elif labels or dicom or drawn:  # then only the reference can be a series to choose from
             like = None if reference is None else io.load(reference, **chosen)
             instances = _read(source, like, drawn, given)
-            _write(instances, target, like, form if dicom else "", deidentify)
+            segmentation = source if drawn and objects.is_kind(source, objects.SEG) else None
+            _write(instances, target, like, (form or "seg") if dicom else "", deidentify, segmentation)
             said = f"{len(instances)} instances, {instances.grid.describe()}"
         else:
             image = io.load(source, channel_axis=channel_axis, **given, **chosen)
@@ -93,13 +104,21 @@ def _read(source: Path, like: Image | None, drawn: bool, given: dict[str, Any]) 
     return instances if like is None else instances.on(like.grid)
 
 
-def _write(instances: Instances, target: Path, like: Image | None, form: str, deidentify: bool) -> None:
+def _write(
+    instances: Instances, target: Path, like: Image | None, form: str, deidentify: bool, segmentation: Path | None
+) -> None:
     from medseg import io
 
     if not form:
         io.save_labels(instances, target)
     elif like is None:
         raise InputError(f"{target.name}: a DICOM result belongs to a DICOM series; name it with --reference.")
+    elif form == "sr":
+        if segmentation is None:
+            raise InputError(
+                f"{target.name}: a report names the segments of a SEG; convert to a SEG first, then that SEG with --as sr."
+            )
+        io.save_report(instances, target, like, segmentation=segmentation, deidentify=deidentify)
     elif form == "rtstruct":
         io.save_rtstruct(instances, target, like, deidentify=deidentify)
     else:

@@ -157,7 +157,7 @@ def save_coco(
     crowd : mapping of file name to bool array (N,), optional
         Objects to mark iscrowd.
     polygons : bool
-        Write outlines instead of run lengths where they give back the same pixels (holes do not).
+        Write outlines instead of run lengths where they give back the same pixels; crowds keep run lengths.
     results : bool
         Write a results list, which needs scores.
     like : Coco, optional

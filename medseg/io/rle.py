@@ -44,7 +44,7 @@ def unpack(text: str) -> Runs:
 
 def pack(runs: Runs, shape: tuple[int, int]) -> str:
     """Return COCO's compressed code of the runs of an image of `shape`."""
-    from pycocotools import mask
+    from pycocotools import mask  # type: ignore[import-untyped,unused-ignore]
 
     coded = mask.frPyObjects({"size": list(shape), "counts": runs.tolist()}, *shape)
     return str(coded["counts"].decode("ascii"))
@@ -102,7 +102,8 @@ def encode(mask: Mask, corner: tuple[int, int], shape: tuple[int, int]) -> Runs:
     offset = (np.arange(mask.shape[1])[:, None] + corner[1]) * shape[0] + corner[0] + np.arange(mask.shape[0] + 1)
     start, stop = offset[change == 1], offset[change == -1]
     apart = start[1:] != stop[:-1]  # the foot of one column and the head of the next are one run
-    start, stop = start[np.append(True, apart)], stop[np.append(apart, True)]
+    if len(start):
+        start, stop = start[np.append(True, apart)], stop[np.append(apart, True)]
     ends = np.empty(2 * len(start) + 1, np.int64)
     ends[:-1:2], ends[1::2], ends[-1] = start, stop, shape[0] * shape[1]
     runs = np.diff(ends, prepend=0)
@@ -111,7 +112,7 @@ def encode(mask: Mask, corner: tuple[int, int], shape: tuple[int, int]) -> Runs:
 
 def fill(polygons: list[list[float]], shape: tuple[int, int]) -> Runs:
     """Return the runs of the union of polygons [x, y, x, y, ...], by pycocotools' own rule of which pixels are inside."""
-    from pycocotools import mask
+    from pycocotools import mask  # type: ignore[import-untyped,unused-ignore]
 
     whole = mask.merge(mask.frPyObjects(polygons, *shape))
     return check(unpack(whole["counts"].decode("ascii")), shape)

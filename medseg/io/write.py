@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from warnings import warn
 
 import numpy as np
@@ -17,6 +17,9 @@ from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io.names import suffix
 from medseg.ops.files import write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AnyArray = npt.NDArray[Any]
 
@@ -43,10 +46,20 @@ def image(picture: Image, path: Path) -> None:
 
 def table(instances: Instances, path: Path, unit: Literal["um", "mm", "px"] | None) -> None:
     """Write the table; see `medseg.io.save_table`."""
+    rows(instances.table_in(unit or ("mm" if instances.grid.known else "px")), path)
+
+
+def rows(rows: pd.DataFrame, path: Path) -> None:
+    """Write any table as CSV or Parquet.
+
+    Raises
+    ------
+    OutputError
+        The suffix is neither, or the file cannot be written.
+    """
     ending = path.suffix.lower()
     if ending not in TABLES:
         raise OutputError(f"{path.name}: a table cannot be written as {ending or 'this'}; use {' or '.join(TABLES)}.")
-    rows = instances.table_in(unit or ("mm" if instances.grid.known else "px"))
     buffer = BytesIO()
     if ending == ".csv":
         rows.to_csv(buffer, index=False, float_format="%.6g", lineterminator="\r\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """``medseg convert``: between all formats, on the file's own grid or on a reference's."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from medseg import io
@@ -42,6 +43,19 @@ def test_labels_to_dicom_and_back(medseg, ct, lesions, tmp_path, form):
     back = io.load_labels(end)
     assert back.grid.matches(lesions.grid)
     np.testing.assert_array_equal(back.labels, lesions.relabel().labels)
+
+
+def test_a_segmentation_to_a_report_and_the_report_to_a_table(medseg, ct, lesions, tmp_path):
+    start, seg, report, table = (tmp_path / name for name in ("a.nii.gz", "seg.dcm", "sr.dcm", "sr.csv"))
+    io.save_labels(lesions, start)
+    refused = medseg("convert", start, report, "--labels", "--as", "sr", "--reference", ct)
+    assert refused.code == 4 and "convert to a SEG first" in refused.err and not report.exists()
+    assert medseg("convert", start, seg, "--reference", ct).code == 0
+    assert medseg("convert", seg, report, "--as", "sr", "--reference", ct).code == 0
+    assert medseg("convert", report, table).out == f"{table}: 3 measurement groups\n"
+    rows = pd.read_csv(table)
+    assert rows["volume_mm3"].tolist() == pytest.approx(lesions.table["volume_mm3"].tolist())
+    assert rows["tracking_uid"].tolist() == [one["tracking_uid"] for one in io.load_labels(seg).provenance["segments"]]
 
 
 def test_deidentified_dicom_names_no_patient(medseg, ct, lesions, tmp_path):

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
-from source_study import FRAME, ROOT, SECRETS, SERIES, STUDY, blobs, written
+from source_study import FRAME, ROOT, SECRETS, SERIES, STUDY, blobs, slices, written
 
 from medseg import io
 from medseg.errors import FormatError, GeometryError, InputError, MedsegWarning, MissingError
@@ -391,6 +391,21 @@ def test_dciodvfy_finds_no_error(tmp_path, source):
     for deidentify in (False, True):
         io.save_seg(instances, tmp_path / "a.dcm", source, deidentify=deidentify)
         assert errors_of(tmp_path / "a.dcm") == []
+
+
+@needs_dciodvfy
+def test_numbers_of_the_study_that_are_too_long_are_left_empty(tmp_path):
+    folder = tmp_path / "ct"
+    folder.mkdir()
+    for i, one in enumerate(slices()):
+        one.StudyID = one.AccessionNumber = "7" * 17
+        one.save_as(folder / f"{i}.dcm")
+    image = io.load(folder)
+    with pytest.warns(MedsegWarning, match="longer than the 16 characters") as told:
+        io.save_seg(Instances.from_labels(blobs(image.grid.shape, 2), image.grid), tmp_path / "a.dcm", image)
+    assert len(told) == 2 and not any("777" in str(one.message) for one in told)
+    assert errors_of(tmp_path / "a.dcm") == []
+    assert pydicom.dcmread(tmp_path / "a.dcm").StudyID == ""
 
 
 @kinds

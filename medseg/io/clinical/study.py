@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from warnings import warn
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ FloatArray = npt.NDArray[np.float64]
 # Type 2 attributes of the patient and study modules: outputs have them, empty where the source has none.
 _TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
            "StudyTime", "ReferringPhysicianName")  # fmt: skip
+_SHORT = 16  # characters of a short string (VR SH)
 _PER_SLICE = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
     "ImageType", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
@@ -187,6 +189,11 @@ def _complete(header: Dataset) -> None:
             setattr(header, keyword, "")
     if header.PatientSex not in ("M", "F", "O", ""):
         header.PatientSex = ""
+    for keyword in ("StudyID", "AccessionNumber"):
+        if len(str(header[keyword].value or "")) > _SHORT:
+            setattr(header, keyword, "")
+            warn(f"{keyword} of the source is longer than the {_SHORT} characters DICOM allows and was left empty.",
+                 MedsegWarning, stacklevel=4)  # fmt: skip
     for keyword, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
         try:
             kind(header.get(keyword) or "")
