@@ -394,6 +394,7 @@ def test_dciodvfy_finds_no_error(tmp_path, source):
 
 
 @needs_dciodvfy
+@pytest.mark.filterwarnings("ignore:The value length")  # pydicom's, while the test writes them
 def test_numbers_of_the_study_that_are_too_long_are_left_empty(tmp_path):
     folder = tmp_path / "ct"
     folder.mkdir()
