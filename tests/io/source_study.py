@@ -1,10 +1,20 @@
-"""A small DICOM CT series with planted identifiers, for tests of what is derived from it."""
+"""A small DICOM CT series with planted identifiers, for tests of what is derived from it, and who judges that."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 from scipy.spatial.transform import Rotation
+
+DATA = Path(os.environ.get("MEDSEG_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+real = pytest.mark.skipif(not (DATA / "lesions").is_dir(), reason="real data not here; set MEDSEG_DATA to its folder")
+needs_dciodvfy = pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy (Debian's dicom3tools) is not here")
 
 # Each is searched for in outputs, byte by byte.
 SECRETS = {
@@ -76,3 +86,9 @@ def identifiers(dataset):
     """Values of the planted identifiers that a written file must not hold."""
     assert isinstance(dataset, Dataset)
     return [str(value).encode() for value in (*SECRETS.values(), "planted private", ROOT)]
+
+
+def errors_of(path):
+    """Lines of dciodvfy that name an error."""
+    done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
+    return [line for line in (done.stderr + done.stdout).splitlines() if line.startswith("Error")]

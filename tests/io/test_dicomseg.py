@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,35 +9,31 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
-from source_study import FRAME, ROOT, SECRETS, SERIES, STUDY, blobs, slices, written
+from source_study import (
+    DATA,
+    FRAME,
+    ROOT,
+    SECRETS,
+    SERIES,
+    STUDY,
+    blobs,
+    errors_of,
+    needs_dciodvfy,
+    real,
+    slices,
+    written,
+)
 
 from medseg import io
 from medseg.errors import FormatError, GeometryError, InputError, MedsegWarning, MissingError
 from medseg.instances import Instances
 from medseg.spec import FindingSpec
 
-DATA = Path(os.environ.get("MEDSEG_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-real = pytest.mark.skipif(not (DATA / "lesions").is_dir(), reason="real data not here; set MEDSEG_DATA to its folder")
-needs_dciodvfy = pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy (Debian's dicom3tools) is not here")
+pytestmark = pytest.mark.usefixtures("fixed_time")
+
 DCMQI = os.environ.get("MEDSEG_DCMQI") or shutil.which("segimage2itkimage")
 needs_dcmqi = pytest.mark.skipif(not DCMQI, reason="dcmqi is not here; set MEDSEG_DCMQI to its segimage2itkimage")
 kinds = pytest.mark.parametrize("kind", ["binary", "labelmap"])
-
-
-@pytest.fixture(autouse=True)
-def fixed_time(monkeypatch):
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-
-
-@pytest.fixture
-def source(tmp_path):
-    return io.load(written(tmp_path / "ct"))
-
-
-def errors_of(path):
-    """Lines of dciodvfy that name an error."""
-    done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
-    return [line for line in (done.stderr + done.stdout).splitlines() if line.startswith("Error")]
 
 
 def dense(instances):

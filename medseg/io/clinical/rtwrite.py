@@ -18,8 +18,7 @@ from medseg.io.clinical.deidentifier import VERSION, mark
 from medseg.io.clinical.objects import RTSTRUCT
 from medseg.io.clinical.rtread import contour_text, to_lps
 from medseg.io.clinical.segments import Segment, describe, need_some, placed
-from medseg.io.clinical.segwrite import SERIES_NUMBER
-from medseg.io.clinical.study import SourceSlice, Study, building, on_slices, study_of, write
+from medseg.io.clinical.study import SERIES_NUMBER, SourceSlice, Study, building, on_slices, study_of, write
 from medseg.io.dicom.pixels import quiet
 from medseg.ops.contours import outlines
 from medseg.spec import FindingSpec

@@ -20,14 +20,22 @@ from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io.clinical.codes import ARTIFICIAL_INTELLIGENCE, Code
-from medseg.io.clinical.deidentifier import VERSION, mark
+from medseg.io.clinical.deidentifier import mark
 from medseg.io.clinical.segments import Segment, describe, need_some, placed
-from medseg.io.clinical.study import SourceSlice, Study, building, on_slices, study_of, write
+from medseg.io.clinical.study import (
+    MAKER,
+    SERIES_NUMBER,
+    SourceSlice,
+    Study,
+    building,
+    on_slices,
+    study_of,
+    write,
+)
 from medseg.io.dicom.pixels import quiet
 from medseg.ops import labels as ops
 from medseg.spec import FindingSpec
 
-SERIES_NUMBER = 7001  # far from those of scanners
 DESCRIPTION = "Segmentation by medseg"
 
 
@@ -74,11 +82,7 @@ def _build(numbers: npt.NDArray[np.uint16], grid: Grid, study: Study, segments: 
         series_instance_uid=study.uid("seg series", *key),
         series_number=SERIES_NUMBER,
         sop_instance_uid=study.uid("seg", *key),
-        instance_number=1,
-        manufacturer="medseg",
-        manufacturer_model_name="medseg",
-        software_versions=VERSION,
-        device_serial_number="none",
+        **MAKER,
         content_label="MEDSEG",
         content_description=DESCRIPTION,
         content_creator_name="medseg^",

@@ -15,12 +15,12 @@ from medseg.errors import FormatError, InputError
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io.clinical.codes import ABSENT, IMAGING, MEASURES, PROCEDURES, Measure
-from medseg.io.clinical.deidentifier import VERSION, mark
+from medseg.io.clinical.deidentifier import mark
 from medseg.io.clinical.objects import SEG, SR, opened
 from medseg.io.clinical.segments import Segment, describe, placed
 from medseg.io.clinical.segread import code_of
-from medseg.io.clinical.segwrite import SERIES_NUMBER, concept
-from medseg.io.clinical.study import Study, building, study_of, write
+from medseg.io.clinical.segwrite import concept
+from medseg.io.clinical.study import MAKER, SERIES_NUMBER, Study, building, study_of, write
 from medseg.io.common import reading
 from medseg.io.dicom.pixels import quiet
 from medseg.spec import FindingSpec
@@ -119,11 +119,7 @@ def _build(
         series_instance_uid=study.uid("sr series", *key),
         series_number=SERIES_NUMBER + 2,
         sop_instance_uid=study.uid("sr", *key),
-        instance_number=1,
-        manufacturer="medseg",
-        manufacturer_model_name="medseg",
-        software_versions=VERSION,
-        device_serial_number="none",
+        **MAKER,
         is_complete=True,
         is_final=False,
         is_verified=False,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from warnings import warn
 
 import numpy as np
@@ -21,7 +22,7 @@ from pydicom.valuerep import DA, TM
 from medseg.errors import GeometryError, InputError, MedsegError, MedsegWarning, MissingError, OutputError
 from medseg.grid import Grid
 from medseg.image import Image
-from medseg.io.clinical.deidentifier import deidentify, uid_of
+from medseg.io.clinical.deidentifier import VERSION, deidentify, uid_of
 from medseg.io.common import reading
 from medseg.io.dicom.pixels import quiet
 from medseg.io.dicom.stack import JITTER, JITTER_MM
@@ -32,6 +33,15 @@ FloatArray = npt.NDArray[np.float64]
 # Type 2 attributes of the patient and study modules: outputs have them, empty where the source has none.
 _TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
            "StudyTime", "ReferringPhysicianName")  # fmt: skip
+SERIES_NUMBER = 7001  # of what is derived; far from those of scanners
+# Who made an output, in the words of highdicom's constructors.
+MAKER: dict[str, Any] = {
+    "instance_number": 1,
+    "manufacturer": "medseg",
+    "manufacturer_model_name": "medseg",
+    "software_versions": VERSION,
+    "device_serial_number": "none",
+}
 _SHORT = 16  # characters of a short string (VR SH)
 _PER_SLICE = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",

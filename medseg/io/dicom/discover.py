@@ -14,7 +14,8 @@ from pydicom.uid import UID
 
 from medseg.errors import FormatError, InputError, MedsegError, MedsegWarning, MissingError
 from medseg.io.common import reading
-from medseg.io.dicom.frames import Plane, other_kind, planes, unreadable
+from medseg.io.dicom.enhanced import planes
+from medseg.io.dicom.frames import Plane, other_kind, unreadable
 from medseg.io.dicom.groups import Group, groups
 from medseg.io.dicom.headers import Header, read_header
 from medseg.io.dicom.pixels import THREADS

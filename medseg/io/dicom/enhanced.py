@@ -1,4 +1,4 @@
-"""Multi-frame DICOM: enhanced CT, MR and PET, RT dose, nuclear tomography. Each frame becomes a plane with its own place.
+"""From a DICOM file to its planes. A slice is one; each frame of enhanced CT, MR and PET, RT dose and nuclear tomography, too.
 
 Frames that lie nowhere (cine, ultrasound clips, secondary captures, whole slides) are refused by name.
 """
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from medseg.errors import FormatError, GeometryError, InputError
+from medseg.errors import FormatError, GeometryError, InputError, MedsegError
 from medseg.io.common import reading
-from medseg.io.dicom.frames import Plane, flat, refuse_place
+from medseg.io.dicom.frames import MARKS, Plane, flat, refuse_place
 from medseg.io.dicom.headers import Header
 from medseg.io.dicom.pixels import check_size, header_number
 from medseg.io.dicom.stack import Slice, floats, instance_number
@@ -41,7 +41,22 @@ _WHERE = {
 _TYPES = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
 
 
-def planes(header: Header, count: int) -> list[Plane]:
+def planes(header: Header) -> list[Plane]:
+    """Return the planes of an image file; one that says why where it cannot be read."""
+    try:
+        kinds = header.text("ImageType").upper().split("\\")
+        if "MOSAIC" in kinds:
+            raise FormatError("The file is a mosaic of slices, which is not read; convert it with dcm2niix first.")
+        frames = header_number(header, "NumberOfFrames", 1)
+        if "PerFrameFunctionalGroupsSequence" in header or frames > 1 or header.get("Modality") == "RTDOSE":
+            return _frames(header, int(frames))
+        marks = {name: header.text(name) or str(header.values.get(name) or "") for name in MARKS}
+        return [Plane(header, 0, None if flat(header) else Slice.from_dataset(header), None, marks)]
+    except MedsegError as error:
+        return [Plane(header, refused=error)]
+
+
+def _frames(header: Header, count: int) -> list[Plane]:
     """Return a plane for each frame of a multi-frame file.
 
     Parameters

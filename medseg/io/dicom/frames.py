@@ -1,4 +1,4 @@
-"""From a DICOM file to its planes: single slices with their place, frames of a multi-frame file, flat images without one."""
+"""What a plane of a DICOM image is, what tells planes apart, and images that have no place in space."""
 
 from __future__ import annotations
 
@@ -77,23 +77,6 @@ def other_kind(header: Header) -> str | None:
         return "a DICOMDIR"
     found = _OTHERS.get(kind.removeprefix(_ROOT)) if kind.startswith(_ROOT) else None
     return found or {"SEG": _OTHERS["66.4"], "RTSTRUCT": _OTHERS["481.3"]}.get(header.text("Modality"))
-
-
-def planes(header: Header) -> list[Plane]:
-    """Return the planes of an image file; one that says why where it cannot be read."""
-    try:
-        kinds = header.text("ImageType").upper().split("\\")
-        if "MOSAIC" in kinds:
-            raise FormatError("The file is a mosaic of slices, which is not read; convert it with dcm2niix first.")
-        frames = header_number(header, "NumberOfFrames", 1)
-        if "PerFrameFunctionalGroupsSequence" in header or frames > 1 or header.get("Modality") == "RTDOSE":
-            from medseg.io.dicom import enhanced
-
-            return enhanced.planes(header, int(frames))
-        marks = {name: header.text(name) or str(header.values.get(name) or "") for name in MARKS}
-        return [Plane(header, 0, None if flat(header) else Slice.from_dataset(header), None, marks)]
-    except MedsegError as error:
-        return [Plane(header, refused=error)]
 
 
 def flat(header: Header) -> bool:
