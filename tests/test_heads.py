@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 import medseg.heads
 import medseg.nets.heads
-import medseg.spec
+import medseg.spec.heads
 from medseg import heads
 from medseg.errors import SpecError
 from medseg.heads.semantic import SemanticHead
@@ -204,7 +204,7 @@ def installed(monkeypatch):
         found = offered.get((group, name))
         return [SimpleNamespace(load=lambda: found)] if found else []
 
-    for module in (medseg.spec, medseg.heads, medseg.nets.heads):
+    for module in (medseg.spec.heads, medseg.heads, medseg.nets.heads):
         monkeypatch.setattr(module, "entry_points", entry_points)
 
 

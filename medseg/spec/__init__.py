@@ -1,0 +1,37 @@
+"""Specs: the frozen, validated settings every face of medseg reads. Every default in the project is written here, once.
+
+A spec comes from YAML (training), from the header of a model file (inference) or from keywords (the API), and is always the same
+class. Unknown keys are refused. Specs that come in several kinds are told apart by ``kind``.
+"""
+
+from medseg.spec.base import Spec, load_yaml, parse
+from medseg.spec.finding import FindingSpec
+from medseg.spec.heads import HEAD_SPECS, HeadBase, HeadSpec, OffsetSpec, SemanticSpec, WatershedSpec
+from medseg.spec.model import SPEC_VERSION, ModelSpec, RunSpec, ScoreSpec
+from medseg.spec.net import NetSpec, PreprocessSpec
+from medseg.spec.training import AugmentSpec, DataSpec, SourceSpec, SplitSource, SplitSpec, TrainSpec
+
+__all__ = [
+    "AugmentSpec",
+    "DataSpec",
+    "FindingSpec",
+    "HEAD_SPECS",
+    "HeadBase",
+    "HeadSpec",
+    "ModelSpec",
+    "NetSpec",
+    "OffsetSpec",
+    "PreprocessSpec",
+    "RunSpec",
+    "SPEC_VERSION",
+    "ScoreSpec",
+    "SemanticSpec",
+    "SourceSpec",
+    "Spec",
+    "SplitSource",
+    "SplitSpec",
+    "TrainSpec",
+    "WatershedSpec",
+    "load_yaml",
+    "parse",
+]

@@ -1,0 +1,57 @@
+"""Specs of a model file and of a run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from medseg.spec.base import Spec
+from medseg.spec.heads import HeadSpec
+from medseg.spec.net import NetSpec, PreprocessSpec
+
+SPEC_VERSION = 1
+
+
+class ScoreSpec(Spec):
+    """One measured figure of a model, with the split and averaging it was measured with."""
+
+    source: str
+    split: str
+    figure: str
+    averaging: Literal["pooled", "image mean"]
+    value: float
+    images: int
+
+
+class ModelSpec(Spec):
+    """Everything a model file says about itself (DESIGN: one self-describing file)."""
+
+    spec_version: int = SPEC_VERSION
+    name: str
+    title: str
+    description: str = ""
+    licence: str
+    modality: tuple[str, ...]
+    target: str
+    classes: tuple[str, ...] = ("object",)
+    net: NetSpec
+    preprocess: PreprocessSpec
+    heads: tuple[HeadSpec, ...] = Field(min_length=1)
+    training: dict[str, Any] = Field(default_factory=dict, description="data, split, steps, seed, config, as run")
+    spacing_range: tuple[tuple[float, float], ...] = Field(
+        default=(), description="(smallest, largest) trained spacing per array axis in mm; empty: voxels, any spacing"
+    )
+    scores: tuple[ScoreSpec, ...] = ()
+    limits: tuple[str, ...] = ()
+    revision: str = ""
+
+
+class RunSpec(Spec):
+    """How to run a model on an image."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    tile: tuple[int, ...] | None = Field(default=None, description="largest network window, voxels, array axis order")
+    region: tuple[int, ...] | None = Field(default=None, description="largest region decoded at once, array axis order")
+    min_score: float = Field(default=0.0, ge=0, le=1, description="instances with a lower score are left out")
+    force: bool = Field(default=False, description="run even where the model says it does not fit the image")

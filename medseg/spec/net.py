@@ -1,0 +1,56 @@
+"""Specs of the network and of what it is fed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from medseg.spec.base import Spec
+
+
+class NetSpec(Spec):
+    """A MONAI DynUNet as multi-scale encoder/decoder, one entry per resolution level, finest first."""
+
+    kind: Literal["dynunet"] = "dynunet"
+    ndim: Literal[2, 3] = 2
+    in_channels: int = Field(default=1, ge=1)
+    filters: tuple[int, ...] = (16, 32, 64, 128, 192)
+    strides: tuple[tuple[int, ...], ...] = Field(
+        default=(), description="stride into each level, array axis order; first all 1. Empty: 2 everywhere"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> NetSpec:
+        if len(self.filters) < 3:
+            raise ValueError("filters needs at least three levels")
+        if not self.strides:
+            one, two = (1,) * self.ndim, (2,) * self.ndim
+            object.__setattr__(self, "strides", (one, *[two] * (len(self.filters) - 1)))
+        if len(self.strides) != len(self.filters) or any(len(s) != self.ndim for s in self.strides):
+            raise ValueError(f"strides needs one entry of {self.ndim} numbers for each of {len(self.filters)} levels")
+        if any(v not in (1, 2) for s in self.strides for v in s) or any(v != 1 for v in self.strides[0]):
+            raise ValueError("strides are 1 or 2, and 1 into the finest level")
+        return self
+
+    @property
+    def divisor(self) -> tuple[int, ...]:
+        """What each input axis must be a multiple of (array axis order)."""
+        out = [1] * self.ndim
+        for stride in self.strides:
+            out = [o * s for o, s in zip(out, stride, strict=True)]
+        return tuple(out)
+
+
+class PreprocessSpec(Spec):
+    """From an image's voxels to what the network was trained on."""
+
+    channels: tuple[str, ...] = Field(default=("gray",), description="named input channels, in the network's order")
+    gray_to_rgb: bool = Field(default=False, description="a one-channel image is repeated over all channels")
+    low: float = Field(default=1.0, ge=0, lt=50, description="percentile that becomes 0")
+    high: float = Field(default=99.8, gt=50, le=100, description="percentile that becomes 1")
+    joint: bool = Field(default=True, description="one pair of percentiles for all channels, so that colour survives")
+    anisotropy: float | None = Field(
+        default=None, gt=0, description="resample z so that z spacing / in-plane spacing is this; None: native voxels"
+    )
+    spacing: tuple[float, ...] | None = Field(default=None, description="resample to this spacing in mm, array order")
