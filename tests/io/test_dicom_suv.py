@@ -66,7 +66,11 @@ def test_five_voxels_by_hand(slice_, row, column, name, start, stored, slope, wa
     assert found == pytest.approx(by_hand, rel=1e-6) and found.dtype == np.float32
 
 
-def pet(**changes):
+F18 = Dataset()
+F18.CodeValue, F18.CodingSchemeDesignator, F18.CodeMeaning = "C-111A1", "SRT", "^18^Fluorine"
+
+
+def pet(several=False, **changes):
     drug = Dataset()
     drug.RadiopharmaceuticalStartTime, drug.RadionuclideTotalDose, drug.RadionuclideHalfLife = "100000", "4e8", "6600"
     tags = {
@@ -82,7 +86,7 @@ def pet(**changes):
             setattr(drug, key, value)
     slices, pixels = stack(3)
     for one in slices:
-        one.RadiopharmaceuticalInformationSequence = Sequence([drug])
+        one.RadiopharmaceuticalInformationSequence = Sequence([drug, drug] if several else [drug])
         for key, value in tags.items():
             if isinstance(key, tuple):
                 one.add_new(key, *value)
@@ -113,7 +117,19 @@ def test_kinds(tmp_path):
         # injected at 23:30 of the day before a scan at 00:30
         ({"SeriesTime": "003000", "AcquisitionTime": "003000", "drug": {"RadiopharmaceuticalStartTime": "233000"}},
          80e3 / (4e8 * 2 ** -(3600 / 6600))),
-        ({"drug": {"RadiopharmaceuticalStartDateTime": "20200102103000"}}, 80e3 / (4e8 * 2 ** -(1800.5 / 6600))),
+        ({"drug": {"RadiopharmaceuticalStartDateTime": "20200102103000", "RadiopharmaceuticalStartTime": None}},
+         80e3 / (4e8 * 2 ** -(1800.5 / 6600))),
+        # the same moment in other time zones
+        ({"TimezoneOffsetFromUTC": "+0100", "drug": {"RadiopharmaceuticalStartDateTime": "20200102093000+0000",
+          "RadiopharmaceuticalStartTime": "103000"}},
+         80e3 / (4e8 * 2 ** -(1800.5 / 6600))),
+        ({"TimezoneOffsetFromUTC": "+0100", "drug": {"RadiopharmaceuticalStartDateTime": "20200102043000.000000-0500",
+          "RadiopharmaceuticalStartTime": "103000"}},
+         80e3 / (4e8 * 2 ** -(1800.5 / 6600))),
+        # midnight lies elsewhere in the zone of the scan than in that of its own stamp
+        ({"TimezoneOffsetFromUTC": "+0100", "AcquisitionDateTime": "20200101233000-0500", "SeriesDate": "20200102",
+          "SeriesTime": "053000", "drug": {"RadiopharmaceuticalStartTime": "050000"}},
+         80e3 / (4e8 * 2 ** -(1800 / 6600))),
         # a series made later than the scan: GE's own tag says when the scan was
         ({"SeriesTime": "150000", (0x0009, 0x100D): ("DT", "20200102110000.5")}, 80e3 / (4e8 * 2 ** -(3600.5 / 6600))),
     ],
@@ -143,6 +159,17 @@ def test_ways_to_say_it(tmp_path, changes, factor):
         ({"drug": {"RadionuclideTotalDose": "388"}}, "not in Bq"),
         ({"drug": {"RadionuclideHalfLife": None}}, "RadionuclideHalfLife is missing"),
         ({"drug": {"RadiopharmaceuticalStartTime": None}}, "RadiopharmaceuticalStartTime is missing"),
+        ({"drug": {"RadiopharmaceuticalStartDateTime": "20200102080000"}}, "StartTime differ"),
+        (
+            {"drug": {"RadiopharmaceuticalStartTime": None, "RadiopharmaceuticalStartDateTime": "20200102103000+0000"}},
+            "only one of scan and injection has a time zone",
+        ),
+        ({"AcquisitionDateTime": "20200102110000+0000"}, "some times have a time zone"),
+        ({"drug": {"RadionuclideHalfLife": "109.77"}}, "too short for the time since"),
+        ({"drug": {"RadionuclideCodeSequence": [F18], "RadionuclideHalfLife": "109.77"}}, "not that of the nuclide"),
+        ({"PatientWeight": "70000"}, "no weight of a person in kg"),
+        ({"CorrectedImage": ["ATTN"]}, "DECY"),
+        ({"several": True}, "several injections"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, changes, words):

@@ -5,9 +5,10 @@ Definitions follow the QIBA FDG-PET profile (appendix G) and DICOM PS3.3 C.8.9.1
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +25,21 @@ Kind = Literal["bw", "bsa", "lbm"]
 
 _GE_SCAN = (0x0009, 0x100D)  # scan date and time
 _PHILIPS_SUV, _PHILIPS_ACTIVITY = (0x7053, 0x1000), (0x7053, 0x1009)
-_EACH = ("Units", "DecayCorrection", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime")
+_EACH = (
+    "Units", "DecayCorrection", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "TimezoneOffsetFromUTC",
+)  # fmt: skip
 _FIRST = (
     *_EACH, "CorrectedImage", "SeriesDate", "SeriesTime", "PatientWeight", "PatientSize", "PatientSex", "SUVType",
     "RadiopharmaceuticalInformationSequence",
 )  # fmt: skip
 _DAY = timedelta(days=1)
+_STAMP = re.compile(r"(\d{10}|\d{12}|\d{14})(\.\d{1,6})?([+-]\d{4})?")
+# Half-lives in s by code of the nuclide (CID 4020; NuDat 3), to see that a header's number is in seconds.
+_HALF_LIVES = {
+    "77004003": 1223, "C-107A1": 1223, "21576001": 6586, "C-111A1": 6586, "21613005": 122.2, "C-B1038": 122.2,
+    "21572004": 598, "C-107A2": 598, "48982009": 360806, "C-114A5": 360806, "80751004": 4057, "C-131A3": 4057,
+    "79197006": 75.5, "C-159A2": 75.5, "67612007": 45721, "C-127A2": 45721, "10967005": 282276,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,8 +104,11 @@ def factor(files: Sequence[Path], kind: Kind) -> Factor:
             raise InputError(f"SUV cannot be computed: {keyword} differs between slices.")
     units = str(first.get("Units") or "")
     corrected = first.get("CorrectedImage")
-    if units != "GML" and corrected is not None and "ATTN" not in corrected:
-        raise InputError("SUV cannot be computed: CorrectedImage does not list ATTN, so attenuation is not corrected.")
+    for word, what in (("ATTN", "attenuation"), ("DECY", "decay")):
+        if units != "GML" and corrected is not None and word not in corrected:
+            raise InputError(
+                f"SUV cannot be computed: CorrectedImage does not list {word}, so {what} is not corrected."
+            )
     if units == "GML":
         return _of_suv(first, kind)
     if units == "CNTS":
@@ -131,6 +144,8 @@ def _of_activity(first: Dataset, rest: Sequence[Dataset], kind: Kind) -> tuple[f
     items = first.get("RadiopharmaceuticalInformationSequence")
     if not items:
         raise InputError("SUV cannot be computed: RadiopharmaceuticalInformationSequence is missing.")
+    if len(items) > 1:
+        raise InputError("SUV cannot be computed: RadiopharmaceuticalInformationSequence names several injections.")
     drug = items[0]
     dose = _number(drug, "RadionuclideTotalDose")
     if dose < 1e5:
@@ -140,13 +155,20 @@ def _of_activity(first: Dataset, rest: Sequence[Dataset], kind: Kind) -> tuple[f
         return _body(first, kind) / dose, "decay corrected to the injection"
     if correction != "START":
         raise InputError("SUV cannot be computed: DecayCorrection is neither START nor ADMIN.")
-    half_life = _number(drug, "RadionuclideHalfLife")
+    half_life = _half_life(drug)
     scan, which = _scan_start(first, rest)
-    seconds = (scan - _injection(drug, scan)).total_seconds()
+    try:
+        seconds = (scan - _injection(drug, scan, _zone(first))).total_seconds()
+    except TypeError:  # one of the two has a time zone
+        raise InputError(
+            "SUV cannot be computed: only one of scan and injection has a time zone, and TimezoneOffsetFromUTC is missing."
+        ) from None
     if not 0 <= seconds <= 86400:
         raise InputError(
             "SUV cannot be computed: RadiopharmaceuticalStartTime is not within the 24 hours before the scan."
         )
+    if seconds > 12 * half_life:
+        raise InputError("SUV cannot be computed: RadionuclideHalfLife is too short for the time since the injection.")
     left = dose * 2 ** (-seconds / half_life)
     return _body(first, kind) / left, f"{seconds:g} s of decay, from injection to {which}"
 
@@ -158,10 +180,12 @@ def _scan_start(first: Dataset, rest: Sequence[Dataset]) -> tuple[datetime, str]
     series = _when(first, "Series")
     if not times:
         raise InputError("SUV cannot be computed: AcquisitionDate or AcquisitionTime is missing.")
+    if len({time.tzinfo is None for time in (*times, series) if time}) > 1:
+        raise InputError("SUV cannot be computed: some times have a time zone, and TimezoneOffsetFromUTC is missing.")
     if series and series <= min(times):
         return series, "SeriesTime"
     ge = first.get(_GE_SCAN)
-    if ge is not None and (found := _stamp(_text(ge.value))):
+    if ge is not None and (found := _stamp(_text(ge.value), _zone(first))):
         return found, "the scan time in (0009,100D)"
     raise InputError(
         "SUV cannot be computed: SeriesTime is missing or after the first acquisition (the series was made later), and "
@@ -169,21 +193,55 @@ def _scan_start(first: Dataset, rest: Sequence[Dataset]) -> tuple[datetime, str]
     )
 
 
-def _injection(drug: Dataset, scan: datetime) -> datetime:
+def _half_life(drug: Dataset) -> float:
+    """Seconds, checked against the nuclide where its code is known."""
+    found = _number(drug, "RadionuclideHalfLife")
+    for code in drug.get("RadionuclideCodeSequence") or ():
+        known = _HALF_LIVES.get(str(code.get("CodeValue") or ""))
+        if known and abs(found / known - 1) > 0.05:
+            raise InputError(
+                "SUV cannot be computed: RadionuclideHalfLife, in seconds, is not that of the nuclide named."
+            )
+    return found
+
+
+def _injection(drug: Dataset, scan: datetime, zone: timezone | None) -> datetime:
     """When the tracer was given; a bare time is of the day of the scan, or of the day before if it is later."""
-    if found := _stamp(str(drug.get("RadiopharmaceuticalStartDateTime") or "")):
-        return found
-    found = _stamp(f"{scan:%Y%m%d}{_plain(drug.get('RadiopharmaceuticalStartTime'))}")
-    if not drug.get("RadiopharmaceuticalStartTime") or found is None:
+    whole = _stamp(str(drug.get("RadiopharmaceuticalStartDateTime") or ""), zone)
+    clock = _plain(drug.get("RadiopharmaceuticalStartTime"))
+    local = scan.astimezone(zone) if zone else scan
+    bare = _stamp(f"{local:%Y%m%d}{clock}", zone) if clock else None
+    if whole and bare:
+        apart = abs((whole.astimezone(zone) if zone else whole).replace(tzinfo=bare.tzinfo) - bare) % _DAY
+        if min(apart, _DAY - apart) > timedelta(minutes=1):
+            raise InputError(
+                "SUV cannot be computed: RadiopharmaceuticalStartDateTime and RadiopharmaceuticalStartTime differ."
+            )
+    if whole:
+        return whole
+    if bare is None:
         raise InputError("SUV cannot be computed: RadiopharmaceuticalStartTime is missing.")
-    return found if found <= scan else found - _DAY
+    return bare if bare <= scan else bare - _DAY
 
 
 def _when(dataset: Dataset, what: str) -> datetime | None:
-    if found := _stamp(str(dataset.get(f"{what}DateTime") or "")):
+    zone = _zone(dataset)
+    if found := _stamp(str(dataset.get(f"{what}DateTime") or ""), zone):
         return found
     date, time = _plain(dataset.get(f"{what}Date")), _plain(dataset.get(f"{what}Time"))
-    return _stamp(date + time) if date and time else None
+    return _stamp(date + time, zone) if date and time else None
+
+
+def _zone(dataset: Dataset) -> timezone | None:
+    """The time zone of all times in a file that do not name their own."""
+    return _offset(str(dataset.get("TimezoneOffsetFromUTC") or "").strip())
+
+
+def _offset(text: str) -> timezone | None:
+    if not re.fullmatch(r"[+-]\d{4}", text):
+        return None
+    ahead = timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
+    return timezone(-ahead if text[0] == "-" else ahead) if ahead < _DAY else None
 
 
 def _plain(value: Any) -> str:
@@ -195,22 +253,29 @@ def _text(value: Any) -> str:
     return value.decode("latin-1").strip(" \0") if isinstance(value, bytes) else str(value)
 
 
-def _stamp(text: str) -> datetime | None:
-    """YYYYMMDDHHMMSS.FFFFFF, without a time zone; None if it is not that."""
-    whole, _, part = text.split("+")[0].strip().partition(".")
+def _stamp(text: str, zone: timezone | None) -> datetime | None:
+    """YYYYMMDDHHMMSS.FFFFFF&ZZXX, in its own time zone or in `zone`; None if it is not that."""
+    match = _STAMP.fullmatch(text.strip())
+    if not match:
+        return None
     try:
-        found = datetime.strptime(whole[:14].ljust(14, "0"), "%Y%m%d%H%M%S") if len(whole) >= 10 else None
-        return found and found + timedelta(seconds=float(f"0.{part or 0}"))
+        found = datetime.strptime(match[1].ljust(14, "0"), "%Y%m%d%H%M%S")
     except ValueError:
         return None
+    own = _offset(match[3]) if match[3] else zone
+    return found.replace(tzinfo=own) + timedelta(seconds=float(match[2] or 0))
 
 
 def _body(first: Dataset, kind: Kind) -> float:
     """Weight in g, surface in cm2 or lean mass in g."""
     weight = _number(first, "PatientWeight")
+    if not 0.2 <= weight <= 700:
+        raise InputError("SUV cannot be computed: PatientWeight is no weight of a person in kg.")
     if kind == "bw":
         return weight * 1000
     height = _number(first, "PatientSize") * 100
+    if not 20 <= height <= 280:
+        raise InputError("SUV cannot be computed: PatientSize is no height of a person in m.")
     if kind == "bsa":
         return float(71.84 * weight**0.425 * height**0.725)
     sex = str(first.get("PatientSex") or "")
