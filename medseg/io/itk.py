@@ -75,6 +75,7 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
     nrrd = suffix(path) in (".nrrd", ".nhdr")
     with reading(path, "NRRD" if nrrd else "MetaImage"):
         header, start = _header(path, nrrd)
+        _check_values(header, path)
         kind = header.get("type" if nrrd else "elementtype", "").lower().removesuffix("_array")
         if kind not in _NAMES:
             raise InputError(f"{path.name} holds voxels that are no plain numbers; convert them.")
@@ -86,6 +87,13 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
     channels = ("gray",) if count == 1 else tuple(f"c{i}" for i in range(count))
     source = Source(tuple(dict.fromkeys((path, *stored.files))), "nrrd" if nrrd else "metaimage", notes=notes)
     return Image(_channels_first(array, axis), grid, "other", channels, source)
+
+
+def _check_values(header: Header, path: Path) -> None:
+    """Refuse files that state what their numbers stand for, which is not applied."""
+    slope, offset = (header.get(f"elementtointensityfunction{end}") for end in ("slope", "offset"))
+    if float(slope or 1) != 1 or float(offset or 0) != 0 or {"old min", "oldmin", "old max", "oldmax"} & set(header):
+        raise InputError(f"{path.name} says that its numbers stand for other values; write the values themselves.")
 
 
 Shape = tuple[tuple[int, ...], int | None, tuple[int, ...]]  # as stored, its channel axis, and without that
@@ -196,6 +204,8 @@ def _meta_grid(header: Header, spatial: tuple[int, ...]) -> Placed:
 def _nrrd_grid(header: Header, spatial: tuple[int, ...]) -> Placed:
     """Return the grid in mm, or in pixels where the file states no spacing."""
     n = len(spatial)
+    if any(word in header for word in ("axis mins", "axismins", "axis maxs", "axismaxs")):
+        raise GeometryError("The file places its axes by minima and maxima; write it again with space directions.")
     vectors = [vector for vector in _vectors(header) if vector is not None]
     if not vectors:
         steps = [step for step in _numbers(header.get("spacings", "")) if np.isfinite(step)]  # NaN: a channel axis
@@ -209,11 +219,14 @@ def _nrrd_grid(header: Header, spatial: tuple[int, ...]) -> Placed:
     if not all(steps):
         raise GeometryError("A space direction of the file has no length; correct the header.")
     origin = [float(word) for word in header.get("space origin", "").strip("() ").split(",") if word.strip()]
-    start = np.array(origin if len(origin) == n and np.isfinite(origin).all() else [0.0] * n)
+    stated = len(origin) == n and bool(np.isfinite(origin).all())
+    start = np.array(origin if stated else [0.0] * n)
     signs = _SPACES.get(header.get("space", "").lower().removesuffix("-time"))
     turn = np.array([*(signs or (1, 1)), 1])[:n] if n == 3 else np.ones(n)
     direction = (turn[:, None] * linear / steps).ravel().tolist()
-    return _in_mm(Grid.from_itk(spatial[::-1], steps, turn * start, direction, signs is not None), header, True)
+    placed = Grid.from_itk(spatial[::-1], steps, turn * start, direction, signs is not None)
+    grid, notes = _in_mm(placed, header, True)
+    return grid, notes if stated else (*notes, "the file states no origin; the first voxel is put at 0")
 
 
 def _first(header: Header, keys: tuple[str, ...], default: str) -> str:

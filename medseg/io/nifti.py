@@ -46,8 +46,11 @@ class _Layout:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the values: as stored, or float32 where a scale applies."""
-        return np.dtype(np.float32) if self.scaled else self.stored.newbyteorder("=")
+        """Type of the values: as stored; where a scale applies float32, or float64 for more than 24 bits."""
+        if not self.scaled:
+            return self.stored.newbyteorder("=")
+        exact = self.stored.itemsize > 4 or (self.stored.itemsize == 4 and self.stored.kind != "f")
+        return np.dtype(np.float64 if exact else np.float32)
 
     def values(self, stored: AnyArray) -> AnyArray:
         """Turn stored numbers into values."""
@@ -56,7 +59,7 @@ class _Layout:
         wide = np.dtype(np.float64 if stored.dtype.itemsize > 2 else np.float32)
         values: AnyArray = np.multiply(stored, self.slope, dtype=wide)
         values += self.inter
-        return values.astype(np.float32, copy=False)
+        return values.astype(self.dtype, copy=False)
 
 
 def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> Image:

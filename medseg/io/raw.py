@@ -193,7 +193,10 @@ def of_nrrd(path: Path, header: Mapping[str, str], end: int, dtype: np.dtype[Any
         raise InputError(f"{path.name} is packed in a way that is not read; write it again with gzip or raw.")
     lines = _whole(header.get("line skip") or header.get("lineskip") or "0", path)
     skip = _whole(header.get("byte skip") or header.get("byteskip") or "0", path)
-    order = ">" if header.get("endian", "").lower() == "big" else "<"
+    stated = header.get("endian", "").lower()
+    if stated not in ("big", "little") and dtype.itemsize > 1 and encoding in ("raw", "zlib"):
+        raise FormatError(f"{path.name} does not say which byte of a voxel comes first (endian); write it again.")
+    order = ">" if stated == "big" else "<"
     files = (path,) if not name else _files(path, name, header)
     start = end if not name else 0
     return Stored(path, files, start, lines, skip, encoding, dtype.newbyteorder(order), shape)  # type: ignore[arg-type]
@@ -228,7 +231,12 @@ def _files(path: Path, name: str, header: Mapping[str, str]) -> tuple[Path, ...]
         names = [_numbered(words[0], number, path) for number in numbers]
     else:
         names = [name]
-    files = tuple(path.parent / one.strip() for one in names if one.strip())
+    found = [Path(one.strip()) for one in names if one.strip()]
+    if any(one.is_absolute() or ".." in one.parts for one in found):
+        raise FormatError(
+            f"{path.name} names data outside its own folder; keep the two together and correct the header."
+        )
+    files = tuple(path.parent / one for one in found)
     if not files:
         raise FormatError(f"{path.name} names no data file; correct the header.")
     return files

@@ -138,3 +138,56 @@ def test_refused(tmp_path):
     sheared[0, 1] = 0.5
     with pytest.raises(GeometryError, match="sheared"):
         io.save_image(Image(np.ones((1, 4, 4, 4), np.uint8), Grid.from_nifti((4, 4, 4), sheared)), tmp_path / "s.mha")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        (("endian: little\n", ""), FormatError, "endian"),
+        (("encoding", "axis mins: 0 0 0\nencoding"), GeometryError, "minima"),
+        (("encoding", "old max: 3.5\nencoding"), InputError, "other values"),
+    ],
+)
+def test_nrrd_fields_that_would_have_to_be_guessed(tmp_path, change, kind, words):
+    io.save_image(Image.from_array(np.arange(24, dtype=np.int16).reshape(2, 3, 4), 1.0), tmp_path / "a.nrrd")
+    content = (tmp_path / "a.nrrd").read_bytes()
+    assert change[0].encode() in content
+    (tmp_path / "b.nrrd").write_bytes(content.replace(change[0].encode(), change[1].encode(), 1))
+    with pytest.raises(kind, match=words):
+        io.load(tmp_path / "b.nrrd")
+
+
+def test_nrrd_without_an_origin_says_so(tmp_path):
+    io.save_image(Image.from_array(np.zeros((2, 3, 4), np.uint8), 1.0), tmp_path / "a.nrrd")
+    lines = (tmp_path / "a.nrrd").read_bytes().split(b"\n")
+    kept = [line for line in lines if not line.startswith(b"space origin")]
+    assert len(kept) == len(lines) - 1
+    (tmp_path / "b.nrrd").write_bytes(b"\n".join(kept))
+    assert not io.load(tmp_path / "a.nrrd").source.notes
+    assert "no origin" in io.load(tmp_path / "b.nrrd").source.notes[-1]
+
+
+def test_metaimage_that_states_a_rescale(tmp_path):
+    io.save_image(Image.from_array(np.zeros((2, 3, 4), np.uint8), 1.0), tmp_path / "a.mha")
+    content = (tmp_path / "a.mha").read_bytes()
+    for slope, wanted in ((b"1", None), (b"2", InputError)):
+        line = b"ElementToIntensityFunctionSlope = " + slope + b"\nElementType"
+        (tmp_path / "b.mha").write_bytes(content.replace(b"ElementType", line, 1))
+        if wanted:
+            with pytest.raises(wanted, match="other values"):
+                io.load(tmp_path / "b.mha")
+        else:
+            assert io.load(tmp_path / "b.mha").grid.shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("name", ["../secret.raw", "/etc/passwd", "sub/../../secret.raw"])
+def test_data_files_stay_in_the_folder_of_their_header(tmp_path, name):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "secret.raw").write_bytes(bytes(24))
+    text = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 3 2\nencoding: raw\ndata file: {name}\n\n"
+    (folder / "a.nhdr").write_text(text)
+    (folder / "a.mhd").write_text(f"NDims = 3\nDimSize = 4 3 2\nElementType = MET_UCHAR\nElementDataFile = {name}\n")
+    for ending in ("nhdr", "mhd"):
+        with pytest.raises(FormatError, match="outside its own folder"):
+            io.load(folder / f"a.{ending}")

@@ -241,3 +241,16 @@ def test_channels_round_trip(tmp_path):
     grid = Grid.from_nifti((3, 4, 5), affine_of())
     io.save_image(Image(volume(2, 5, 4, 3), grid), tmp_path / "a.nii.gz")
     assert (io.load(tmp_path / "a.nii.gz", channel_axis=3).voxels() == volume(2, 5, 4, 3)).all()
+
+
+@pytest.mark.parametrize(("dtype", "want"), [("i2", "f4"), ("u4", "f8"), ("i4", "f8"), ("i8", "f8"), ("f4", "f4")])
+def test_a_scale_loses_no_digits(tmp_path, dtype, want):
+    values = np.array([0, 1, 100] if dtype == "i2" else [0, (1 << 24) + 1, (1 << 24) + 3], dtype).reshape(1, 1, 3)
+    image = nibabel.Nifti1Image(values, np.eye(4), dtype=values.dtype)
+    image.header.set_slope_inter(2, 1)
+    nibabel.save(image, tmp_path / "a.nii")
+    edited(tmp_path / "a.nii", scl_slope=2, scl_inter=1)
+    stored = np.asarray(nibabel.load(tmp_path / "a.nii").dataobj.get_unscaled())
+    found = io.load(tmp_path / "a.nii").voxels()
+    assert found.dtype == np.dtype(want)
+    assert ((stored.astype(np.float64) * 2 + 1).astype(want) == found[0].T).all()

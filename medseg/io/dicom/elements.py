@@ -15,6 +15,8 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from medseg.errors import FormatError
+
 LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 SHORT = frozenset(
     (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS")
@@ -64,11 +66,31 @@ def element_length(data: bytes, at: int, explicit: bool) -> tuple[int, int, bool
     return 12, struct.unpack_from("<L", data, at + 8)[0], vr == b"SQ"
 
 
-def after_sequence(read: Read, pos: int, size: int, explicit: bool, depth: int) -> int:
+class Budget:
+    """How many more elements a header may have: each costs time, and a file of nothing else is nobody's image."""
+
+    def __init__(self, count: int = 2_000_000) -> None:
+        self.count = count
+
+    def spend(self) -> None:
+        """Count one element.
+
+        Raises
+        ------
+        FormatError
+            There are too many.
+        """
+        self.count -= 1
+        if self.count < 0:
+            raise FormatError("A DICOM file has millions of elements before its pixels; it is damaged, get it again.")
+
+
+def after_sequence(read: Read, pos: int, size: int, explicit: bool, budget: Budget, depth: int = 0) -> int:
     """Return where a sequence of undefined length ends."""
     if depth > _DEPTH:
         raise Odd
     while True:
+        budget.spend()
         data = read(pos, 8)
         tag, length = struct.unpack("<LL", data)
         if tag == 0xE0DDFFFE:
@@ -79,6 +101,7 @@ def after_sequence(read: Read, pos: int, size: int, explicit: bool, depth: int) 
         if length != UNDEFINED:
             pos += length
         while length == UNDEFINED:
+            budget.spend()
             data = read(pos, 12)
             if data[:4] == b"\xfe\xff\x0d\xe0":
                 pos += 8
@@ -87,7 +110,7 @@ def after_sequence(read: Read, pos: int, size: int, explicit: bool, depth: int) 
             if inner == UNDEFINED and explicit and not sequence:
                 raise Odd
             pos = (
-                after_sequence(read, pos + head, size, explicit, depth + 1)
+                after_sequence(read, pos + head, size, explicit, budget, depth + 1)
                 if inner == UNDEFINED
                 else pos + head + inner
             )
