@@ -30,6 +30,7 @@ from medseg.io.dicom.elements import (
     LONG,
     SHORT,
     UNDEFINED,
+    Budget,
     Odd,
     Read,
     after_sequence,
@@ -197,8 +198,9 @@ def _walk(read: Read, size: int, pos: int, explicit: bool) -> tuple[dict[str, An
     """
     values: dict[str, Any] = {}
     base, data, last = pos, read(pos, CHUNK), 0
-    wanted, unpack = _WANTED, struct.unpack_from
+    wanted, unpack, budget = _WANTED, struct.unpack_from, Budget()
     while True:
+        budget.spend()
         at = pos - base
         if at + 12 > len(data):
             base, data, at = pos, read(pos, CHUNK), 0
@@ -221,7 +223,7 @@ def _walk(read: Read, size: int, pos: int, explicit: bool) -> tuple[dict[str, An
         if length == UNDEFINED:
             if explicit and not sequence:
                 raise Odd
-            pos = after_sequence(read, pos + head, size, explicit, 0)
+            pos = after_sequence(read, pos + head, size, explicit, budget)
             continue
         if pos + head + length > size:
             raise Odd
