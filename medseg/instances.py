@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
+from warnings import warn
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from medseg.candidates import Candidates
-from medseg.errors import GeometryError, InputError
+from medseg.errors import GeometryError, InputError, MedsegWarning
 from medseg.grid import Grid
 from medseg.ops import labels as ops
 from medseg.ops.labels import Labels
-from medseg.ops.resample import check_world, onto
+from medseg.ops.resample import check_world, onto, outside
 
 Mask = npt.NDArray[np.bool_]
 
@@ -168,16 +169,27 @@ class Instances:
         ------
         GeometryError
             If the grids do not share a world: other number of axes, unit or frame of reference.
+
+        Warns
+        -----
+        MedsegWarning
+            Voxels lie outside the other grid; how many of each instance is in provenance["outside"].
         """
         check_world(self.grid, grid)
-        labels = (
-            self.labels if self.grid.matches(grid) else onto(self.labels, self.grid, grid, order=0).astype(np.int32)
-        )
+        if self.grid.matches(grid):
+            labels, beyond = self.labels, {}
+        else:
+            labels = onto(self.labels, self.grid, grid, order=0).astype(np.int32)
+            beyond = outside(self.labels, self.grid, grid)
         kept = np.isin(self.table["id"].to_numpy(), np.unique(labels))
         record = dict(self.provenance)
         if not kept.all():
             before = record.get("vanished", [])
             record["vanished"] = [*(before if isinstance(before, list) else []), *self.table["id"][~kept].tolist()]
+        if beyond:
+            record["outside"] = beyond
+            warn(f"{sum(beyond.values())} of {int(self.table['voxels'].sum())} labelled voxels, of {len(beyond)} "
+                 "instances, lie outside the other image and were left out.", MedsegWarning, stacklevel=2)  # fmt: skip
         number = {name: i for i, name in enumerate(self.classes, 1)}
         return type(self).from_labels(
             labels,

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from medseg.candidates import Candidates
-from medseg.errors import GeometryError, InputError
+from medseg.errors import GeometryError, InputError, MedsegWarning
 from medseg.grid import Grid
 from medseg.instances import Instances
 
@@ -356,13 +356,16 @@ def test_on_crops_pads_and_records_what_vanished():
     )
     wide = cells.on(cells.grid.pad((1, 2), (3, 0)))
     np.testing.assert_array_equal(wide.labels, np.pad(DRAWN, ((1, 3), (2, 0))))
-    corner = cells.on(cells.grid.crop((0, 0), (2, 3)))
+    with pytest.warns(MedsegWarning, match="5 of 8 labelled voxels, of 2 instances"):
+        corner = cells.on(cells.grid.crop((0, 0), (2, 3)))
     np.testing.assert_array_equal(corner.labels, DRAWN[:2, :3])
     assert (corner.table["class"].tolist(), corner.table["score"].tolist()) == (["a"], [0.5])
-    assert corner.provenance == {"vanished": [2]}
-    nothing = corner.on(cells.grid.crop((4, 0), (5, 2)))
+    gone = {id: int((DRAWN == id).sum() - (DRAWN[:2, :3] == id).sum()) for id in (2, 5)}
+    assert corner.provenance == {"vanished": [2], "outside": gone}
+    with pytest.warns(MedsegWarning, match="3 of 3"):
+        nothing = corner.on(cells.grid.crop((4, 0), (5, 2)))
     assert len(nothing) == 0
-    assert nothing.provenance == {"vanished": [2, 5]}
+    assert nothing.provenance == {"vanished": [2, 5], "outside": {5: 3}}
 
 
 def test_on_refuses_another_world():

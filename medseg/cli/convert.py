@@ -63,6 +63,8 @@ def convert(
         raise typer.BadParameter(f"{form!r} with {target.suffix}; a .dcm is {', '.join(DICOM)}", param_hint="--as")
     if unit not in ("mm", "um"):
         raise typer.BadParameter(f"{unit!r} is neither mm nor um", param_hint="--unit")
+    if deidentify and not dicom:
+        raise typer.BadParameter("is for .dcm; other formats hold no patient", param_hint="--deidentify")
     size = numbers(spacing, "--spacing")
     given: dict[str, Any] = {"spacing": size[0] if size and len(size) == 1 else size, "unit": unit}
     chosen: dict[str, Any] = {"series": series, "regularize": regularize}
@@ -75,14 +77,19 @@ def convert(
             said = f"{len(found)} measurement groups"
         elif labels or dicom or drawn:  # then only the reference can be a series to choose from
             like = None if reference is None else io.load(reference, **chosen)
+            _keep_inputs(target, source, like)
             instances = _read(source, like, drawn, given)
+            _tell_ids(instances, dicom)
             segmentation = source if drawn and objects.is_kind(source, objects.SEG) else None
             _write(instances, target, like, (form or "seg") if dicom else "", deidentify, segmentation)
             said = f"{len(instances)} instances, {instances.grid.describe()}"
         else:
             image = io.load(source, channel_axis=channel_axis, **given, **chosen)
+            _keep_inputs(target, source, image)
             image = image if reference is None else image.on(io.load(reference).grid)
             io.save_image(image, target)
+            for note in image.source.notes if image.source else ():
+                say(f"medseg: note: {note}")
             said = f"image, {image.grid.describe()}" + (f", {n} channels" if (n := len(image.channels)) > 1 else "")
     print(f"{target}: {said}")
     for one in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, MedsegWarning)):
@@ -101,7 +108,29 @@ def _read(source: Path, like: Image | None, drawn: bool, given: dict[str, Any]) 
         raise InputError(f"{source.name} states its own spacing; leave --spacing out.")
     else:  # contours have no grid of their own, segments have
         instances = io.load_labels(source, like=like if objects.is_kind(source, objects.RTSTRUCT) else None)
-    return instances if like is None else instances.on(like.grid)
+    if like is None:
+        return instances
+    placed = instances.on(like.grid)
+    if len(instances) and not len(placed):
+        raise InputError(
+            f"{source.name}: none of its {len(instances)} instances lies in the reference; is it the image they were drawn on?"
+        )
+    return placed
+
+
+def _keep_inputs(target: Path, source: Path, image: Image | None) -> None:
+    """Raise unless OUT is another file than all that are read."""
+    read = {source, *(image.source.files if image and image.source else ())}
+    if target.exists() and any(one.exists() and one.samefile(target) for one in read):
+        raise InputError(f"{target}: is one of the files that are read; choose another name for the result.")
+
+
+def _tell_ids(instances: Instances, dicom: bool) -> None:
+    """DICOM numbers its segments from 1: say which was which."""
+    ids = instances.table["id"].tolist()
+    if dicom and ids != list(range(1, len(ids) + 1)):
+        shown = ", ".join(f"{old} is {new}" for new, old in enumerate(ids[:20], 1))
+        say(f"medseg: note: DICOM numbers from 1: {shown}{' ...' if len(ids) > 20 else ''}")
 
 
 def _write(

@@ -40,6 +40,17 @@ def onto(
     return np.asarray(out).astype(array.dtype, copy=False)
 
 
+def outside(labels: NDArray[np.int32], source: Grid, target: Grid) -> dict[int, int]:
+    """Return, by id, how many voxels of ``labels`` (on ``source``) have their centre outside the voxels of ``target``."""
+    index = np.nonzero(labels)
+    places = source.to_world(np.stack(index, axis=1).astype(np.float64))
+    inside = target.to_index(places)
+    half = 0.5 + 1e-6
+    beyond = ((inside < -half) | (inside > np.array(target.shape) - 1 + half)).any(axis=1)
+    ids, counts = np.unique(labels[index][beyond], return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
+
 def check_world(source: Grid, target: Grid) -> None:
     """Raise unless positions on both grids mean the same place.
 

@@ -1,5 +1,7 @@
 """``medseg convert``: between all formats, on the file's own grid or on a reference's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,6 +58,45 @@ def test_a_segmentation_to_a_report_and_the_report_to_a_table(medseg, ct, lesion
     rows = pd.read_csv(table)
     assert rows["volume_mm3"].tolist() == pytest.approx(lesions.table["volume_mm3"].tolist())
     assert rows["tracking_uid"].tolist() == [one["tracking_uid"] for one in io.load_labels(seg).provenance["segments"]]
+
+
+def test_labels_beyond_the_reference_are_told_of(medseg, ct, lesions, tmp_path):
+    grid, moved = lesions.grid, lesions.grid.affine.copy()
+    moved[:3, 3] += grid.affine[:3, 0] * 3  # three slices on
+    io.save_labels(Instances.from_labels(lesions.labels, replace(grid, affine=moved)), tmp_path / "moved.nii.gz")
+    left = int((lesions.labels[5:] > 0).sum())
+    assert left
+    result = medseg("convert", tmp_path / "moved.nii.gz", tmp_path / "a.dcm", "--reference", ct)
+    assert result.code == 0 and f"medseg: {left} of {int((lesions.labels > 0).sum())} labelled voxels" in result.err
+    moved[:3, 3] += grid.affine[:3, 0] * 30
+    io.save_labels(Instances.from_labels(lesions.labels, replace(grid, affine=moved)), tmp_path / "away.nii.gz")
+    result = medseg("convert", tmp_path / "away.nii.gz", tmp_path / "b.dcm", "--reference", ct)
+    assert result.code == 4 and "none of its 3 instances lies in the reference" in result.err
+    assert not (tmp_path / "b.dcm").exists()
+
+
+def test_no_input_is_written_over(medseg, ct, lesions, tmp_path):
+    start, one = tmp_path / "start.nii.gz", sorted(ct.iterdir())[2]
+    io.save_labels(lesions, start)
+    before = start.read_bytes(), one.read_bytes()
+    assert "is one of the files that are read" in medseg("convert", start, start, "--labels").err
+    assert "is one of the files that are read" in medseg("convert", start, one, "--reference", ct).err
+    assert (start.read_bytes(), one.read_bytes()) == before
+
+
+def test_ids_that_dicom_cannot_keep_are_told(medseg, ct, lesions, tmp_path):
+    other = np.array([0, 1, 7, 300])[lesions.labels]
+    io.save_labels(Instances.from_labels(other, lesions.grid), tmp_path / "start.nii.gz")
+    result = medseg("convert", tmp_path / "start.nii.gz", tmp_path / "a.dcm", "--reference", ct)
+    assert "1 is 1, 7 is 2, 300 is 3" in result.err
+    assert "numbers from 1" not in medseg("convert", tmp_path / "a.dcm", tmp_path / "b.dcm", "--reference", ct).err
+
+
+def test_notes_of_the_reader_are_shown(medseg, ct, tmp_path):
+    (ct / "1.dcm").unlink()  # the sixth slice of eight
+    assert medseg("convert", ct, tmp_path / "a.nii.gz").code == 4
+    result = medseg("convert", ct, tmp_path / "a.nii.gz", "--regularize")
+    assert result.code == 0 and "medseg: note:" in result.err and "interpolated" in result.err
 
 
 def test_deidentified_dicom_names_no_patient(medseg, ct, lesions, tmp_path):
