@@ -1,24 +1,47 @@
-"""``medseg evaluate``: score label files against truth, or a model on a named split."""
+"""``medseg evaluate``: score label files or COCO files against truth, or a model on a named split."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medseg.cli.common import progress, say, table, why
-from medseg.errors import InputError, MedsegError, MissingError
+from medseg.cli.common import numbers, progress, say, table
+from medseg.errors import MedsegError, MissingError, OutputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from medseg.cli.pairs import Pair
+    from medseg.cli.scoring import Settings
+    from medseg.metrics import CaseScore, Summary
+    from medseg.metrics.rows import Row
+
+MAIN = ("AP@.5", "AP@.75", "AP@.50:.95", "F1@.5", "PQ")
+_COUNTS = ("true objects", "predicted objects", "TP", "FP", "FN")
+_SHOWN = 20  # cases in the terminal; --csv holds all
 
 
 def evaluate(
-    prediction: Annotated[Path | None, typer.Argument(help="Label file, or folder of them.")] = None,
-    truth: Annotated[Path | None, typer.Argument(help="Label file, or folder with files of the same names.")] = None,
+    prediction: Annotated[
+        Path | None, typer.Argument(help="Label file, folder of them, or COCO results or instances file.")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Argument(help="Label file, folder with files of the same names, or COCO instances file.")
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="More figures: detection, coco, regions, lesions, surface, with commas between; or all."),
+    ] = None,
+    spacing: Annotated[
+        str | None, typer.Option(help="Voxel size in array order, e.g. 1.75,0.8,0.8 (z,y,x), whatever the files state.")
+    ] = None,
+    unit: Annotated[str, typer.Option(help="Unit of --spacing: mm or um.")] = "mm",
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="For boundary F and NSD, in mm (pixels if the spacing is unknown).")
+    ] = None,
+    by_size: Annotated[bool, typer.Option("--by-size", help="Every count also by size of the objects.")] = False,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Score this model instead of label files.")] = None,
     config: Annotated[
         str | None, typer.Option(help="With --model: training config that names data and split file.")
@@ -26,114 +49,201 @@ def evaluate(
     split: Annotated[str, typer.Option(help="With --model: val, tune or train.")] = "val",
     source: Annotated[list[str] | None, typer.Option(help="With --model: only these data sets.")] = None,
     device: Annotated[str, typer.Option(help="With --model: auto, cpu, cuda or mps.")] = "auto",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cases scored at a time, each in a process.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="File to write: a row for each case, worst first.")] = None,
+    html: Annotated[Path | None, typer.Option(help="File to write: a page with curves and the worst cases.")] = None,
+    images: Annotated[Path | None, typer.Option(help="With --html: folder of the images, to draw errors on.")] = None,
 ) -> int:
-    """Average precision, F1 and PQ at IoU .5 and above, pooled over objects and as image mean.
+    """Average precision, F1 and PQ at IoU .5 and above, pooled over objects and as image mean; more with --metrics.
 
-    Either PREDICTION and TRUTH, two files or two folders paired by name (NAME_labels.tif pairs with NAME_truth.tif,
-    NAME_labels.tif or NAME.tif), or --model with --config.
+    Either PREDICTION and TRUTH: two files, two folders paired by name (NAME_labels.tif pairs with NAME_truth.tif,
+    NAME_labels.tif or NAME.tif), or two COCO files. Or --model with --config.
     """
-    from medseg.metrics.report import summarise
+    from medseg.cli.pairs import pairs
+    from medseg.cli.scoring import Settings
+    from medseg.metrics import summarise
 
     if (model is None) == (prediction is None) or (prediction is None) != (truth is None):
         raise typer.BadParameter("give PREDICTION and TRUTH, or --model with --config")
-    code = 0
+    if unit not in ("mm", "um") or (unit != "mm" and spacing is None):
+        raise typer.BadParameter("is mm or um, and needs --spacing", param_hint="--unit")
+    groups = _groups(metrics, html is not None)
+    size = numbers(spacing, "--spacing")
+    _check_outputs(csv, html, images)
+    faults: list[str] = []
+    pictures, ours = None, False
     if prediction is not None and truth is not None:
-        scores, code = _file_scores(prediction, truth)
+        found, faults, classes = pairs(prediction, truth)
+        settings = Settings(groups, size, unit, tolerance, classes)
+        cases, failed, ours = _file_scores(found, settings, jobs)
+        faults += failed
         split = "files"
-    elif model is not None:
-        scores = _model_scores(model, config or model, split, tuple(source or ()), device)
-    if not scores:
-        return 4  # each file has been told why
-    summary = summarise(scores, split)
+        pictures = _pictures(found, settings, images)
+    else:
+        cases = _model_scores(str(model), config or str(model), split, tuple(source or ()), (device, groups, tolerance))
+    for line in faults:
+        say(f"medseg: error: {line}")
+    if not cases:
+        return 1 if ours else 4  # each file has been told why
+    summary = summarise(cases, split=split, by_size=by_size, faults=faults)
+    for what, reason in (summary.absent or {}).items():
+        say(f"medseg: note: there are no {what} figures: {reason}")
+    _write(summary, csv, html, pictures)
     if as_json:
-        print(json.dumps([s.model_dump() for s in summary]))
-        return code
-    rows: dict[tuple[str, str, int], dict[str, float]] = {}
-    for s in summary:
-        rows.setdefault((s.source, s.figure, s.images), {})[s.averaging] = s.value
-    table(
-        f"split: {split}",
-        ["data set", "figure", "images", "pooled", "image mean"],
-        [[a, f, n, f"{v['pooled']:.4f}", f"{v['image mean']:.4f}"] for (a, f, n), v in rows.items()],
-    )
-    return code
+        print(summary.to_json())
+    else:
+        _print(summary)
+    return 1 if ours else 3 if faults else 0
 
 
-def _model_scores(name: str, config: str, split: str, sources: tuple[str, ...], device: str) -> list[Any]:
+def _groups(text: str | None, page: bool) -> tuple[str, ...]:
+    """Groups of figures asked for; a page without any gets those its curves need."""
+    from medseg.metrics.cases import GROUPS
+
+    if text is None:
+        return ("detection", "coco", "lesions") if page else ()
+    asked = [part.strip() for part in text.split(",") if part.strip()]
+    if unknown := [part for part in asked if part not in (*GROUPS, "all")]:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(GROUPS)}, all", param_hint="--metrics")
+    return GROUPS if "all" in asked else tuple(g for g in GROUPS if g in asked)
+
+
+def _check_outputs(csv: Path | None, html: Path | None, images: Path | None) -> None:
+    """Say before any work is done that a result could not be written."""
+    for path in (csv, html):
+        if path is not None and (not path.parent.is_dir() or path.is_dir()):
+            raise OutputError(f"{path}: cannot be written; name a file in a folder that is there")
+    if images is not None and not images.is_dir():
+        raise MissingError(f"{images}: no such folder; name the folder that holds the images")
+
+
+def _model_scores(
+    name: str, config: str, split: str, sources: tuple[str, ...], how: tuple[str, tuple[str, ...], float | None]
+) -> list[CaseScore]:
     from medseg import presets
     from medseg.data.cases import find
     from medseg.model import Model
     from medseg.spec import TrainSpec, load_yaml
     from medseg.train.evaluate import score_cases
 
+    device, groups, tolerance = how
     files = find(load_yaml(TrainSpec, presets.find_config(config)).data, split, sources)
     scores = []
     with progress() as bar:
         task = bar.add_task(split, total=len(files), note="")
-        for score in score_cases(Model.load(name, device), files):
+        for score in score_cases(Model.load(name, device), files, metrics=groups, tolerance=tolerance):
             scores.append(score)
             bar.advance(task)
     return scores
 
 
-def _file_scores(prediction: Path, truth: Path) -> tuple[list[Any], int]:
-    """Scores of all pairs, and exit code 3 when something could not be paired or read."""
-    from medseg import io
-    from medseg.metrics.report import score_labels
+def _file_scores(found: list[Pair], settings: Settings, jobs: int | None) -> tuple[list[CaseScore], list[str], bool]:
+    """Scores of all pairs that can be scored, what is wrong with the others, and whether a fault of ours is among it."""
+    from medseg.cli.scoring import scored
 
-    pairs, faults = _pairs(prediction, truth)
-    scores = []
-    for one, other in pairs:
+    order = {pair.name: n for n, pair in enumerate(found)}
+    outcomes = []
+    with progress() as bar:
+        task = bar.add_task("cases", total=len(found), note="")
+        for pair, outcome in scored(found, settings, jobs):
+            outcomes.append((order[pair.name], outcome))
+            bar.advance(task)
+            for note in outcome.notes:
+                say(f"medseg: {pair.name}: {note}")
+    done = [outcome for _, outcome in sorted(outcomes, key=lambda one: one[0])]
+    faults = [outcome.error for outcome in done if outcome.score is None]
+    return [one.score for one in done if one.score is not None], faults, any(one.fault for one in done)
+
+
+def _pictures(found: list[Pair], settings: Settings, images: Path | None) -> Callable[[str], tuple[Any, Any, Any]]:
+    """How the page gets at a case: its image (None without --images), true and predicted labels, by its name."""
+    from medseg.cli.scoring import load_labels
+
+    by_name = {pair.name: pair for pair in found}
+
+    def read(name: str) -> tuple[Any, Any, Any]:
+        pair = by_name[name]
+        labels = [
+            load_labels(side, settings).labels if isinstance(side, Path) else side.candidates().paint()[0]
+            for side in (pair.truth, pair.prediction)
+        ]
+        return (_image(images, pair, labels[0].shape) if images is not None else None), labels[0], labels[1]
+
+    return read
+
+
+def _image(folder: Path, pair: Pair, shape: tuple[int, ...]) -> Any:
+    """Voxels (channel, *shape) of the image of a case; None if there is none that can be read or its shape differs."""
+    from medseg import io
+
+    name = pair.name if isinstance(pair.prediction, Path) else io.stem(pair.prediction.name)
+    for path in sorted(p for p in folder.iterdir() if io.is_image(p) and io.stem(p) == name):
         try:
-            found, real = _labels(one), _labels(other)
-            if found.shape != real.shape:
-                raise InputError(f"{one}: has shape {found.shape}, its truth {real.shape}; both must be the same")
+            image = io.load(path)
+            if image.grid.shape == tuple(shape):
+                return image.voxels()
         except MedsegError as error:
-            faults.append(str(error))
-            continue
-        scores.append(score_labels(real, found, "files", io.stem(one)))
-    for line in faults:
-        say(f"medseg: error: {line}")
-    return scores, 3 if faults else 0
+            say(f"medseg: {name}: its image is left out: {error}")
+    return None
 
 
-def _labels(path: Path) -> NDArray[np.int32]:
-    from medseg import io
+def _write(summary: Summary, csv: Path | None, html: Path | None, pictures: Any) -> None:
+    from medseg.ops.files import write_whole
 
-    try:
-        return io.load_labels(path).labels
-    except MedsegError as error:
-        raise InputError(why(path, error)) from None
-
-
-def _pairs(prediction: Path, truth: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
-    """Label files with their truth, and what is wrong with those that have no partner."""
-    for path in (prediction, truth):
-        if not path.exists():
-            raise MissingError(f"{path}: no such file or folder; check the path")
-    if prediction.is_dir() != truth.is_dir():
-        raise InputError(f"{prediction} and {truth} are a file and a folder; give two files or two folders")
-    if not prediction.is_dir():
-        return [(prediction, truth)], []
-    found, known = _by_name(prediction), _by_name(truth)
-    faults = [f"{p}: has no truth of the same name in {truth}" for name, p in found.items() if name not in known]
-    if lonely := sorted(known.keys() - found.keys()):
-        faults.append(f"{prediction}: has no labels for {', '.join(lonely)} of {truth}; these are not scored")
-    return [(p, known[name]) for name, p in found.items() if name in known], faults
+    if csv is not None:
+        text = summary.case_table().to_csv(index=False, float_format="%.6g", lineterminator="\r\n")
+        write_whole(csv, text.encode("utf-8"))
+    if html is not None:
+        page: Any = import_module("medseg.metrics.page")  # with matplotlib and jinja2, which nothing else here needs
+        page.write(summary, html, pictures)
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
-    """Label files by the name of their image; of NAME, NAME_labels and NAME_truth the last that is there."""
-    from medseg import io
+def _print(summary: Summary) -> None:
+    """Figures of all objects, of each class and of each size, then the worst cases."""
+    columns = ["figure", "images", "pooled", "95 %", "image mean", "95 %"]
+    for title, kind in ((f"split: {summary.split}", ""), ("by class", "class_name"), ("by size", "size")):
+        rows = []
+        for row in summary.rows:
+            told = row.class_name or row.size
+            # AP at every threshold and sensitivity at every rate are curves: in JSON, CSV and on the page
+            curve = row.figure.startswith(("AP@", "sensitivity at")) and row.figure not in MAIN
+            if not curve and (getattr(row, kind) if kind else not told):
+                rows.append([row.source, *([told] if kind else []), *_cells(row)])
+        if rows:
+            table(title, ["data set", *([title.removeprefix("by ")] if kind else []), *columns], rows)
+    cases = summary.case_table()
+    if len(cases) < 2:
+        return
+    several = len({case.source for case in summary.cases}) > 1
+    shown = [*(["source"] if several else []), "case", *_COUNTS, *MAIN]
+    worst = [
+        [v if isinstance(v, str) else _number(v) for v in one] for one in cases[shown].head(_SHOWN).values.tolist()
+    ]
+    table("cases, worst first", ["data set" if name == "source" else name for name in shown], worst)
+    if len(cases) > _SHOWN:
+        print(f"  and {len(cases) - _SHOWN} more, which --csv FILE holds")
 
-    def split(path: Path) -> tuple[int, str]:
-        stem = io.stem(path)
-        rank = 2 if stem.endswith("_truth") else 1 if stem.endswith("_labels") else 0
-        return rank, stem.removesuffix(("", "_labels", "_truth")[rank])
 
-    files = [p for p in folder.iterdir() if io.is_image(p) and not io.stem(p).endswith("_overlay")]
-    if not files:
-        raise MissingError(f"{folder}: holds no label images; name the folder that holds the files themselves")
-    ranked = sorted((*split(p), p) for p in files)
-    return {name: p for _, name, p in ranked}
+def _cells(row: Row) -> list[str]:
+    """A row's figure, number of images, values and intervals as text."""
+    one = row.estimate
+    whole = one.pooling == "total"
+    return [
+        row.figure,
+        str(one.cases),
+        _number(one.pooled, whole),
+        _range(one.pooled_interval, whole),
+        _number(one.mean),
+        _range(one.mean_interval),
+    ]
+
+
+def _number(value: float | None, whole: bool = False) -> str:
+    if value is None or isinstance(value, int):
+        return "" if value is None else str(value)
+    return f"{value:.0f}" if whole else f"{value:.4f}"
+
+
+def _range(interval: tuple[float, float] | None, whole: bool = False) -> str:
+    return "" if interval is None else f"{_number(interval[0], whole)} to {_number(interval[1], whole)}"

@@ -1,49 +1,31 @@
-"""Matching of predicted to true instances, and the figures that follow from it.
-
-One sparse table of overlaps serves all of them; its size grows with the pairs that touch, not with the square of the objects.
-"""
+"""One-to-one matching of predicted to true objects, and the counts and ratios that follow from it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
-from medseg.errors import InputError
+from medseg.metrics.contingency import Overlap
+from medseg.metrics.counting import Mask, Rows
 
 # IoU .50:.05:.95, as in COCO and DSB2018
 THRESHOLDS = tuple(np.round(np.arange(0.5, 1.0, 0.05), 2).tolist())
 
-
-@dataclass(frozen=True)
-class Overlap:
-    """Every pair of a true and a predicted instance that share voxels.
-
-    Attributes
-    ----------
-    truth, prediction : ndarray of int, (pairs,)
-        Row of the instance in the order of its ids.
-    iou : ndarray of float64, (pairs,)
-        Intersection over union of the pair's voxels.
-    n_truth, n_prediction : int
-        Instances on either side, matched or not.
-    """
-
-    truth: NDArray[np.intp]
-    prediction: NDArray[np.intp]
-    iou: NDArray[np.float64]
-    n_truth: int
-    n_prediction: int
+DENSE = 1 << 16  # groups with more possible pairs than this are solved by a sparse solver
 
 
 @dataclass(frozen=True)
 class Counts:
-    """True and false positives, false negatives, and the summed IoU of the true positives. Add to pool over images."""
+    """True and false positives, false negatives, and the summed IoU of the true positives. Add to pool over images.
+
+    Ratios come last: figures of several images are either the ratio of the summed counts (pooled) or the mean of the ratios
+    of each image, and say which. Where nothing was there and nothing was predicted, a ratio is 1.
+    """
 
     tp: int
     fp: int
@@ -79,32 +61,13 @@ class Counts:
         return _ratio(self.iou, self.tp + (self.fp + self.fn) / 2)
 
 
-def overlap(truth: NDArray[np.integer], prediction: NDArray[np.integer]) -> Overlap:
-    """Table of overlaps of two label arrays of equal shape, 0 background, ids any positive integers.
-
-    Raises
-    ------
-    InputError
-        Shapes differ, labels are not integers, or an id is negative.
-    """
-    for name, labels in (("truth", truth), ("prediction", prediction)):
-        if labels.dtype.kind not in "iu":
-            raise InputError(f"{name} labels are {labels.dtype}; instance ids must be integers")
-        if labels.size and labels.min() < 0:
-            raise InputError(f"{name} labels hold the negative id {labels.min()}; ids are positive, background is 0")
-    if truth.shape != prediction.shape:
-        raise InputError(f"truth has shape {truth.shape}, prediction {prediction.shape}; both must be the same")
-    a, n_truth, size_a = _compact(truth)
-    b, n_prediction, size_b = _compact(prediction)
-    both = (a > 0) & (b > 0)
-    key, shared = np.unique((a[both].astype(np.int64) - 1) * max(n_prediction, 1) + b[both] - 1, return_counts=True)
-    i, j = np.divmod(key, max(n_prediction, 1))
-    iou = shared / (size_a[i] + size_b[j] - shared)
-    return Overlap(i.astype(np.intp), j.astype(np.intp), iou, n_truth, n_prediction)
-
-
-def match(table: Overlap, threshold: float = 0.5, strict: bool = False) -> tuple[Counts, NDArray[np.intp]]:
+def match(table: Overlap, threshold: float = 0.5, strict: bool = False) -> tuple[Counts, Rows]:
     """One-to-one matching: as many pairs with IoU >= ``threshold`` as possible, then the largest summed IoU.
+
+    Only objects of one class are matched. Ignored true objects are neither found nor missed, and predictions that have no
+    partner and are excused (see `excused`) are not false. Above IoU .5, objects that do not overlap on their own side have
+    one possible partner each; below, and for masks that overlap, the pairs fall into connected groups, and the assignment
+    problem (Kuhn 1955; Jonker and Volgenant 1987) is solved in each group by itself.
 
     Parameters
     ----------
@@ -119,84 +82,75 @@ def match(table: Overlap, threshold: float = 0.5, strict: bool = False) -> tuple
     -------
     counts : Counts
     partner : ndarray of int, (n_truth,)
-        Row of the predicted instance matched to each true one, -1 where none.
+        Row of the predicted object matched to each true one, -1 where none.
     """
-    ok = table.iou > threshold if strict else table.iou >= threshold
-    i, j, iou = table.truth[ok], table.prediction[ok], table.iou[ok]
-    partner = np.full(table.n_truth, -1, dtype=np.intp)
-    got = np.zeros(table.n_truth)
-    if len(i):
-        # above .5 every instance has at most one partner; below, ties form small groups solved one by one
-        lonely = (np.bincount(i, minlength=table.n_truth)[i] == 1) & (np.bincount(j)[j] == 1)
-        partner[i[lonely]] = j[lonely]
-        got[i[lonely]] = iou[lonely]
-        for rows, columns, values in _groups(i[~lonely], j[~lonely], iou[~lonely]):
-            partner[rows], got[rows] = columns, values
-    tp = int((partner >= 0).sum())
-    return Counts(tp, table.n_prediction - tp, table.n_truth - tp, float(got.sum())), partner
+    ok = (table.iou > threshold) if strict else (table.iou >= threshold)
+    pairs = np.flatnonzero(ok & table.same & ~table.truth.ignored[table.i])
+    pairs = pairs[_assigned(table.i[pairs], table.j[pairs], table.iou[pairs])]
+    partner = np.full(table.n_truth, -1, np.intp)
+    partner[table.i[pairs]] = table.j[pairs]
+    wrong = ~excused(table, threshold, strict)
+    wrong[table.j[pairs]] = False
+    missed = int(np.count_nonzero(~table.truth.ignored)) - len(pairs)
+    return Counts(len(pairs), int(np.count_nonzero(wrong)), missed, float(table.iou[pairs].sum())), partner
 
 
-def average_precision(
-    pairs: Iterable[tuple[NDArray[np.integer], NDArray[np.integer]]], thresholds: tuple[float, ...] = THRESHOLDS
-) -> dict[str, dict[float, float]]:
-    """AP over images in both averagings.
+def excused(table: Overlap, threshold: float = 0.5, strict: bool = False) -> Mask:
+    """Predictions (n_prediction,) that are no false positives if they have no partner.
 
-    Parameters
-    ----------
-    pairs
-        (truth, prediction) label arrays.
-
-    Returns
-    -------
-    dict
-        ``pooled`` and ``image mean``, each AP by threshold.
+    Those are predictions that are themselves ignored, that have at least the share ``threshold`` of their voxels in a crowd
+    region of their class (Lin 2014, COCO), or more than half in another ignored true object of their class.
     """
-    per_image = [
-        [match(table, t)[0] for t in thresholds]
-        for table in (overlap(truth, prediction) for truth, prediction in pairs)
-    ]
-    if not per_image:
-        raise InputError("no images to score")
-    pooled = [sum(column, Counts(0, 0, 0, 0.0)).ap for column in zip(*per_image, strict=True)]
-    mean = [float(np.mean([c.ap for c in column])) for column in zip(*per_image, strict=True)]
-    return {
-        "pooled": dict(zip(thresholds, pooled, strict=True)),
-        "image mean": dict(zip(thresholds, mean, strict=True)),
-    }
+    out = table.prediction.ignored.copy()
+    some = np.flatnonzero(table.same & table.truth.ignored[table.i])
+    i, j = table.i[some], table.j[some]
+    share = table.shared[some] / table.prediction.sizes[j]
+    in_crowd = (share > threshold) if strict else (share >= threshold)
+    out[j[np.where(table.truth.crowd[i], in_crowd, share > 0.5)]] = True
+    return out
 
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 1.0
 
 
-def _compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.intp], int, NDArray[np.int64]]:
-    """Flat labels renumbered 1..N, N, and the size of each."""
-    flat = labels.ravel()
-    if flat.size and int(flat.max()) <= 4 * flat.size:  # a table of all ids is cheaper than sorting all voxels
-        size = np.bincount(flat)
-        ids = np.flatnonzero(size[1:]) + 1
-        new = np.zeros(len(size), dtype=np.intp)
-        new[ids] = np.arange(1, len(ids) + 1)
-        return new[flat], len(ids), size[ids]
-    ids, inverse, count = np.unique(np.append(flat, flat.dtype.type(0)), return_inverse=True, return_counts=True)
-    return inverse[:-1].astype(np.intp), len(ids) - 1, count[1:]
-
-
-def _groups(
-    i: NDArray[np.intp], j: NDArray[np.intp], iou: NDArray[np.float64]
-) -> Iterable[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]]:
-    """Best assignment within each connected group of pairs."""
+def _assigned(i: Rows, j: Rows, iou: NDArray[np.float64]) -> Rows:
+    """Which of the pairs form the matching: most pairs, then the largest summed IoU."""
     if not len(i):
-        return
+        return np.zeros(0, np.intp)
     n = int(i.max()) + 1
-    graph = coo_array((np.ones(len(i)), (i, j + n)), shape=(n + int(j.max()) + 1,) * 2)
+    graph = coo_array((np.ones(len(i), np.int8), (i, j + n)), shape=(n + int(j.max()) + 1,) * 2)
     group = connected_components(graph, directed=False)[1][i]
-    for g in np.unique(group):
-        rows, r = np.unique(i[group == g], return_inverse=True)
-        columns, c = np.unique(j[group == g], return_inverse=True)
-        gain = np.zeros((len(rows), len(columns)))
-        gain[r, c] = iou[group == g] + len(iou)  # the number of pairs counts first, then their IoU
-        a, b = linear_sum_assignment(gain, maximize=True)
-        real = gain[a, b] > 0
-        a, b = a[real], b[real]
-        yield rows[a], columns[b], gain[a, b] - len(iou)
+    order = np.lexsort((-iou, group))  # sorted once: each group is a slice, best pair first
+    start = np.concatenate([[0], np.flatnonzero(np.diff(group[order])) + 1])
+    stop = np.append(start[1:], len(order))
+    star = _constant(i[order], start) | _constant(j[order], start)  # all pairs share one object: the best pair it is
+    chosen = [order[start[star]]]
+    for first, last in zip(start[~star].tolist(), stop[~star].tolist(), strict=True):
+        rows = order[first:last]
+        chosen.append(rows[_solved(i[rows], j[rows], iou[rows])])
+    return np.concatenate(chosen)
+
+
+def _constant(values: Rows, start: Rows) -> Mask:
+    same: Mask = np.minimum.reduceat(values, start) == np.maximum.reduceat(values, start)
+    return same
+
+
+def _solved(i: Rows, j: Rows, iou: NDArray[np.float64]) -> Rows:
+    """The matching within one connected group, as rows of its pairs."""
+    truths, r = np.unique(i, return_inverse=True)
+    predictions, c = np.unique(j, return_inverse=True)
+    n, m = len(truths), len(predictions)
+    more = min(n, m) + 1.0  # one pair more outweighs any IoU
+    if n * m <= DENSE:
+        gain = np.zeros((n, m))
+        gain[r, c] = iou + more
+        rows, columns = linear_sum_assignment(gain, maximize=True)
+    else:  # each true object may also take a column of its own, which stands for no partner
+        cost = np.concatenate([2.0 - iou, np.full(n, 2.0 + more)])
+        where = np.concatenate([r, np.arange(n)]), np.concatenate([c, m + np.arange(n)])
+        rows, columns = min_weight_full_bipartite_matching(csr_array((cost, where), shape=(n, m + n)))
+    taken = np.full(n, -1, np.intp)
+    taken[rows] = columns
+    return np.flatnonzero(taken[r] == c)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from medseg.data.cases import CaseFiles
-from medseg.metrics.report import CaseScore, score_labels
+from medseg.metrics import CaseScore, score_case
 from medseg.model import Model
 from medseg.pipeline import Finished, run
 from medseg.spec import RunSpec
 
 
-def score_cases(model: Model, files: list[CaseFiles], options: RunSpec | None = None) -> Iterator[CaseScore]:
-    """Segment each case and count its matches."""
+def score_cases(
+    model: Model,
+    files: list[CaseFiles],
+    options: RunSpec | None = None,
+    *,
+    metrics: Sequence[str] = (),
+    tolerance: float | None = None,
+) -> Iterator[CaseScore]:
+    """Segment each case and score it; `metrics` and `tolerance` as for `medseg.metrics.score_case`."""
     for one in files:
         image, truth = one.load()
         *_, last = run(image, model, options)
         if not isinstance(last, Finished):
             raise RuntimeError("a run ends with Finished")
-        yield score_labels(truth, last.instances.labels, one.source, one.stem)
+        yield score_case(truth, last.instances, metrics=metrics, name=one.stem, source=one.source, tolerance=tolerance)

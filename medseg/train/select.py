@@ -19,8 +19,7 @@ from torch import Tensor
 from medseg import heads, io
 from medseg.data.cases import Case, find, load_cases
 from medseg.errors import TrainingError
-from medseg.metrics import Counts, match, overlap
-from medseg.metrics.report import summarise
+from medseg.metrics import Counts, match, overlap, summarise
 from medseg.model import Model, save_model
 from medseg.spec import HeadBase, ModelSpec, TrainSpec
 from medseg.train.evaluate import score_cases
@@ -74,9 +73,9 @@ def finish(spec: TrainSpec, weights: dict[str, Tensor], path: Path, device: torc
     save_model(untuned, final, kept)
     model = Model.load(untuned, str(device))
     untuned.unlink()
-    scores = summarise(list(score_cases(model, files)), "tune")
+    scores = summarise(list(score_cases(model, files)), split="tune").specs()
     if val := find(spec.data, "val"):
-        scores += summarise(list(score_cases(model, val)), "val")
+        scores += summarise(list(score_cases(model, val)), split="val").specs()
     save_model(path, final.model_copy(update={"scores": scores}), kept)
     for s in scores:
         if s.averaging == "pooled":
