@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.ndimage import center_of_mass
 
-from medseg.ops.votes import centre_offsets, group_by_votes
+from medseg.ops.votes import agreement, centre_offsets, group_by_votes
 from medseg.testing import phantoms
 from medseg.testing.decoding import same_partition
 
@@ -39,10 +39,11 @@ def test_offsets_point_at_the_centroid(labels, first):
 @pytest.mark.parametrize("seed", range(3))
 def test_perfect_votes_give_back_the_objects(shape, spacing, seed):
     labels = phantoms.blobs(shape, 5, 6.0, seed, spacing=spacing)
-    found, agreement = group(labels > 0, centre_offsets(labels, spacing), spacing)
+    found, miss = group(labels > 0, centre_offsets(labels, spacing), spacing)
     assert same_partition(labels, found)
-    assert agreement.shape == (6,)
-    assert (agreement[1:] > 0.9).all()
+    agreed = agreement(found, miss, spacing)
+    assert agreed.shape == (6,)
+    assert (agreed[1:] > 0.9).all()
 
 
 def test_votes_that_point_out_of_the_field_count_at_its_border():
@@ -117,5 +118,13 @@ def test_votes_are_blurred_in_physical_units():
 
 
 def test_no_foreground_is_no_labels():
-    labels, agreement = group(np.zeros((5, 5), bool), np.zeros((2, 5, 5)), (1.0, 1.0))
-    assert not labels.any() and agreement.tolist() == [0.0]
+    labels, miss = group(np.zeros((5, 5), bool), np.zeros((2, 5, 5)), (1.0, 1.0))
+    assert not labels.any() and not miss.any()
+    assert agreement(labels, miss, (1.0, 1.0)).tolist() == [0.0]
+
+
+def test_voxels_that_were_dropped_do_not_count_for_agreement():
+    labels = np.array([[1, 1, 0, 2]], np.int32)
+    miss = np.array([[0, 0, 9, 1]], np.float32)
+    area = 1 / np.pi  # of the second: its radius squared
+    assert agreement(labels, miss, (1.0, 1.0)) == pytest.approx([0, 1, np.exp(-1 / area)])

@@ -55,11 +55,17 @@ class Head(Protocol):
 
 def make(spec: HeadBase) -> Head:
     """Build the NumPy half for a spec: built in, or registered under the entry point group ``medseg.heads``."""
+    from medseg.heads.flow import FlowHead
     from medseg.heads.offset import OffsetHead
     from medseg.heads.semantic import SemanticHead
     from medseg.heads.watershed import WatershedHead
 
-    built_in: dict[str, Any] = {"semantic": SemanticHead, "watershed": WatershedHead, "offset": OffsetHead}
+    built_in: dict[str, Any] = {
+        "semantic": SemanticHead,
+        "watershed": WatershedHead,
+        "offset": OffsetHead,
+        "flow": FlowHead,
+    }
     if spec.kind in built_in:
         return built_in[spec.kind](spec)  # type: ignore[no-any-return]
     for point in entry_points(group="medseg.heads", name=spec.kind):

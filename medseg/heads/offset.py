@@ -14,7 +14,7 @@ from medseg.candidates import Candidates
 from medseg.heads import Truth
 from medseg.heads.common import SURE, mean_per_label, probability, relative, scored, weights
 from medseg.ops import components
-from medseg.ops.votes import centre_offsets, group_by_votes
+from medseg.ops.votes import agreement, centre_offsets, group_by_votes
 from medseg.spec import OffsetSpec
 
 
@@ -60,7 +60,7 @@ class OffsetHead:
     def decode(self, maps: NDArray[np.float32], spacing: tuple[float, ...]) -> Candidates:
         """Let the foreground vote; the score is mean probability times agreement of the votes."""
         s, p = self.spec, probability(maps[0])
-        labels, agreement = group_by_votes(
+        labels, miss = group_by_votes(
             p,
             p > s.threshold,
             maps[1:] * np.float32(s.scale),
@@ -70,9 +70,7 @@ class OffsetHead:
             separation=s.separation,
         )
         kept = components.largest_pieces(labels, s.min_voxels)
-        old = np.zeros(int(kept.max()) + 1, dtype=np.intp)  # old id of each kept label
-        old[kept.ravel()] = np.where(kept.ravel() > 0, labels.ravel(), 0)
-        return scored(kept, mean_per_label(p, kept) * agreement[old], s)
+        return scored(kept, mean_per_label(p, kept) * agreement(kept, miss, relative(spacing)), s)
 
     def reach(self, spacing: tuple[float, ...]) -> tuple[int, ...]:
         """Three times ``scale``: about three radii of a usual nucleus."""

@@ -50,7 +50,7 @@ def group_by_votes(
     blur: float,
     votes: float,
     separation: float,
-) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+) -> tuple[NDArray[np.int32], Floats]:
     """Give each foreground voxel the label of the centre it votes for.
 
     Parameters
@@ -75,14 +75,14 @@ def group_by_votes(
     -------
     labels : ndarray of int32
         0 background, 1..N.
-    agreement : ndarray of float64, (N + 1,)
-        Per label, 1 where all votes hit the centre, towards 0 as they miss it by the object's radius. Index 0 is unused.
+    miss : ndarray of float32
+        How far each voxel's vote falls from its centre, in the unit of ``spacing``; see `agreement`.
     """
     ndim = weight.ndim
-    labels = np.zeros(weight.shape, dtype=np.int32)
+    labels, miss = np.zeros(weight.shape, dtype=np.int32), np.zeros(weight.shape, dtype=np.float32)
     index = np.nonzero(foreground)
     if not len(index[0]):
-        return labels, np.zeros(1)
+        return labels, miss
     step = np.asarray(spacing, dtype=np.float32)
     target = np.stack([i + offsets[a][index] / step[a] for a, i in enumerate(index)], axis=1)
     target = np.clip(target, 0, np.asarray(weight.shape, dtype=np.float32) - 1)
@@ -95,18 +95,28 @@ def group_by_votes(
     peak = (density == maximum_filter(density, size=3, mode="constant")) & (density >= needed)
     centres = np.argwhere(peak) * step
     if not len(centres):
-        return labels, np.zeros(1)
+        return labels, miss
     target *= step
     owner = cKDTree(centres).query(target)[1]
     merged = _merge_near(centres, np.bincount(owner, minlength=len(centres)), float(np.prod(step)), ndim, separation)
     owner = merged[owner]
     kept, owner = np.unique(owner, return_inverse=True)
     labels[index] = owner + 1
-    count = np.bincount(owner)
-    radius = _radius(count * float(np.prod(step)), ndim)
-    miss = np.linalg.norm(target - centres[kept][owner], axis=1)
-    agreement = np.bincount(owner, weights=np.exp(-((miss / radius[owner]) ** 2))) / count
-    return labels, np.concatenate([[0.0], agreement])
+    miss[index] = np.linalg.norm(target - centres[kept][owner], axis=1)
+    return labels, miss
+
+
+def agreement(labels: NDArray[np.int32], miss: Floats, spacing: tuple[float, ...]) -> NDArray[np.float64]:
+    """Per label, index = label: 1 where all votes hit the centre, towards 0 as they miss it by the object's radius.
+
+    ``labels`` may have lost voxels since the vote: those that strayed to a centre far away count no more.
+    """
+    count = np.maximum(np.bincount(labels.ravel()), 1)
+    radius = _radius(count * float(np.prod(spacing)), labels.ndim)
+    inside = np.flatnonzero(labels.ravel())
+    owner = labels.ravel()[inside]
+    near = np.exp(-((miss.ravel()[inside] / radius[owner]) ** 2))
+    return np.asarray(np.bincount(owner, weights=near, minlength=len(count)) / count)
 
 
 def _radius(volume: NDArray[np.floating], ndim: int) -> NDArray[np.float64]:

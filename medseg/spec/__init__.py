@@ -6,7 +6,15 @@ class. Unknown keys are refused. Specs that come in several kinds are told apart
 
 from medseg.spec.base import Spec, load_yaml, parse
 from medseg.spec.finding import FindingSpec
-from medseg.spec.heads import HEAD_SPECS, HeadBase, HeadSpec, OffsetSpec, SemanticSpec, WatershedSpec
+from medseg.spec.heads import (
+    HEAD_SPECS,
+    FlowSpec,
+    HeadBase,
+    HeadSpec,
+    OffsetSpec,
+    SemanticSpec,
+    WatershedSpec,
+)
 from medseg.spec.model import SPEC_VERSION, ModelSpec, RunSpec, ScoreSpec
 from medseg.spec.net import NetSpec, PreprocessSpec
 from medseg.spec.training import AugmentSpec, DataSpec, SourceSpec, SplitSource, SplitSpec, TrainSpec
@@ -15,6 +23,7 @@ __all__ = [
     "AugmentSpec",
     "DataSpec",
     "FindingSpec",
+    "FlowSpec",
     "HEAD_SPECS",
     "HeadBase",
     "HeadSpec",

@@ -51,7 +51,24 @@ class OffsetSpec(HeadBase):
     )
 
 
-HEAD_SPECS: dict[str, type[HeadBase]] = {"semantic": SemanticSpec, "watershed": WatershedSpec, "offset": OffsetSpec}
+class FlowSpec(HeadBase):
+    """Foreground and the direction to the instance's middle, followed step by step (Stringer 2021)."""
+
+    kind: Literal["flow"] = "flow"
+    threshold: float = Field(default=0.5, gt=0, lt=1, description="foreground probability from which a voxel belongs")
+    blur: float = Field(default=1.5, gt=0, description="smoothing of where paths end, in finest-axis voxels")
+    votes: float = Field(default=8.0, gt=0, description="paths (voxels) that must end together")
+    separation: float = Field(
+        default=0.5, ge=0, description="ends nearer than this share of the larger one's radius are one"
+    )
+
+
+HEAD_SPECS: dict[str, type[HeadBase]] = {
+    "semantic": SemanticSpec,
+    "watershed": WatershedSpec,
+    "offset": OffsetSpec,
+    "flow": FlowSpec,
+}
 
 
 def _head_spec(value: object) -> object:

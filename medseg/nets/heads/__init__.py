@@ -29,9 +29,14 @@ class HeadModule(Protocol):
 
 def make(spec: HeadBase, ndim: int, channels: tuple[int, ...]) -> nn.Module:
     """Build the torch half for a spec: built in, or registered under the entry point group ``medseg.nets.heads``."""
-    from medseg.nets.heads.dense import OffsetModule, SemanticModule, WatershedModule
+    from medseg.nets.heads.dense import FlowModule, OffsetModule, SemanticModule, WatershedModule
 
-    built_in = {"semantic": SemanticModule, "watershed": WatershedModule, "offset": OffsetModule}
+    built_in = {
+        "semantic": SemanticModule,
+        "watershed": WatershedModule,
+        "offset": OffsetModule,
+        "flow": FlowModule,
+    }
     if spec.kind in built_in:
         return built_in[spec.kind](spec, ndim, channels)
     for point in entry_points(group="medseg.nets.heads", name=spec.kind):

@@ -66,6 +66,18 @@ class OffsetModule(DenseModule):
         }
 
 
+class FlowModule(DenseModule):
+    """Learns the foreground and the direction to the instance's middle."""
+
+    def loss(self, maps: Tensor, truth: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Foreground loss, and the squared error of the direction inside instances."""
+        error = ((maps[:, 1:].float() - truth["flow"]) ** 2).sum(dim=1, keepdim=True)
+        return {
+            "foreground": foreground_loss(maps[:, :1], truth),
+            "flow": 2 * mean(error, truth["weight"] * truth["foreground"]),
+        }
+
+
 def mean(values: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean, 0 where nothing counts."""
     return (values * weight).sum() / weight.sum().clamp(min=1.0)
