@@ -302,6 +302,88 @@ def test_frames_in_any_order_on_gaps_and_without_spacing(tmp_path, source):
     assert np.abs(got.grid.corners() - source.grid.crop((1, 0, 0), (10, 40, 36)).corners()).max() < 1e-3
 
 
+def sparse(path, source, every, between, thickness):
+    """A SEG of a box on every so many slices (2.5 mm), with other pixel measures; None removes one."""
+    labels = np.zeros(source.grid.shape, np.int32)
+    labels[1:11:every, 5:9, 5:9] = 1
+    io.save_seg(Instances.from_labels(labels, source.grid), path, source)
+    told = pydicom.dcmread(path)
+    measures = told.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    for keyword, value in (("SpacingBetweenSlices", between), ("SliceThickness", thickness)):
+        if value is None:
+            delattr(measures, keyword)
+        else:
+            setattr(measures, keyword, value)
+    told.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("every", "between", "thickness", "spacing", "told"),
+    [
+        (2, None, 2.5, 2.5, "SliceThickness"),  # every second slice has a voxel, or slices lie 5 mm apart
+        (2, 2.5, 5.0, 2.5, None),
+        (2, 7.0, 2.5, 2.5, "does not fit"),
+        (1, None, 2.5, 2.5, None),
+        (2, None, None, 5.0, "smallest"),
+        (1, None, 6.0, 2.5, "smallest"),
+        (2, None, 0.01, 5.0, "smallest"),  # thinner than positions are exact: anything would fit
+        (2, 0.01, None, 5.0, "does not fit"),
+    ],
+)
+def test_the_slice_distance_is_stated_or_told_of(tmp_path, source, every, between, thickness, spacing, told):
+    sparse(tmp_path / "a.dcm", source, every, between, thickness)
+    if told is None:
+        found, grid, record = io.load_candidates(tmp_path / "a.dcm")
+        assert record["notes"] == []
+    else:
+        with pytest.warns(MedsegWarning, match=told):
+            found, grid, record = io.load_candidates(tmp_path / "a.dcm")
+        assert any(told in note for note in record["notes"])
+    assert grid.spacing == pytest.approx((spacing, 0.8, 0.7))
+    assert int(found.masks[0].sum()) == 16 * len(range(1, 11, every))
+
+
+def label_map(path, source, values, padding, numbers):
+    """A label map in which 0, 1 and 2 of ours stand as `values`, with descriptions of `numbers` only."""
+    labels = np.zeros(source.grid.shape, np.int32)
+    labels[:, 5:9, 5:9], labels[:, 1:3, 1:3] = 1, 2
+    io.save_seg(Instances.from_labels(labels, source.grid), path, source, kind="labelmap")
+    told = pydicom.dcmread(path)
+    told.decompress()
+    told.PixelData = np.array(values, np.uint8)[told.pixel_array].tobytes()
+    described = {values[int(one.SegmentNumber)]: one for one in told.SegmentSequence}
+    for number, one in described.items():
+        one.SegmentNumber = number
+    told.SegmentSequence = [described[number] for number in numbers]
+    if padding is None:
+        del told.PixelPaddingValue
+    else:
+        told.PixelPaddingValue = padding
+    told.save_as(path)
+
+
+def test_segment_0_of_a_label_map_is_a_segment_where_the_background_is_another_value(tmp_path, source):
+    label_map(tmp_path / "a.dcm", source, [255, 1, 0], 255, [0, 1])
+    found, grid, record = io.load_candidates(tmp_path / "a.dcm")
+    assert [one["number"] for one in record["segments"]] == [0, 1] and record["notes"] == []
+    assert [int(mask.sum()) for mask in found.masks] == [12 * 4, 12 * 16]
+    assert [one["label"] for one in record["segments"]] == ["object 2", "object 1"]
+    # Without a background of its own, 0 is it if it is described as that, or not at all.
+    for numbers in ([0, 1, 2], [1, 2]):
+        label_map(tmp_path / "a.dcm", source, [0, 1, 2], None, numbers)
+        assert [one["number"] for one in io.load_candidates(tmp_path / "a.dcm")[2]["segments"]] == [1, 2]
+    label_map(tmp_path / "a.dcm", source, [2, 1, 0], None, [0, 1, 2])
+    found, _, record = io.load_candidates(tmp_path / "a.dcm")
+    assert [one["number"] for one in record["segments"]] == [0, 1]  # 2 is described as the background
+    assert [int(mask.sum()) for mask in found.masks] == [12 * 4, 12 * 16]
+
+
+def test_a_label_map_whose_zeros_nobody_describes_is_refused(tmp_path, source):
+    label_map(tmp_path / "a.dcm", source, [0, 1, 2], 255, [1, 2])
+    with pytest.raises(FormatError, match="neither"):
+        io.load_candidates(tmp_path / "a.dcm")
+
+
 def change(path, **values):
     told = pydicom.dcmread(path)
     for key, value in values.items():
@@ -359,15 +441,67 @@ def test_rle_and_deflated(tmp_path, source):
     assert np.array_equal(io.load_labels(tmp_path / "b.dcm", like=source).labels, dense(instances))
 
 
-def test_a_deflated_bomb_is_refused(tmp_path, source, monkeypatch):
-    io.save_seg(Instances.from_labels(blobs(source.grid.shape, 1), source.grid), tmp_path / "a.dcm", source)
-    told = pydicom.dcmread(tmp_path / "a.dcm")
+def deflated(path, source, size):
+    """A deflated SEG of one box whose pixels are `size` bytes of zeros."""
+    labels = np.zeros(source.grid.shape, np.int32)
+    labels[2:5, 3:9, 4:12] = 1
+    io.save_seg(Instances.from_labels(labels, source.grid), path, source)
+    told = pydicom.dcmread(path)
     told.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
-    told.PixelData = bytes(30_000_000)
+    told.PixelData = bytes(size)
+    return told
+
+
+def test_a_deflated_bomb_is_refused_before_it_is_inflated(tmp_path, source, monkeypatch):
+    path = tmp_path / "a.dcm"
+    monkeypatch.setattr("medseg.io.clinical.deflated._HEADER", 4 << 20)
+    deflated(path, source, 60_000_000).save_as(path, enforce_file_format=True)
+    with pytest.raises(FormatError, match="inflates to more"):
+        io.load_candidates(path)
+    # The element states an honest length, and the stream goes on behind it.
+    deflated(path, source, 540).save_as(path, enforce_file_format=True)
+    check_tail(path, 60_000_000)
+    # An object without pixels, in one value that has no end.
+    told = deflated(path, source, 540)
+    del told.PixelData
+    told.TextValue = "0" * 20_000_000
+    told.save_as(path, enforce_file_format=True)
+    with pytest.raises(FormatError, match="inflates to more"):
+        io.load_candidates(path)
+
+
+def check_tail(path, size):
+    """Put zeros behind the data set of a deflated file, inside of its stream; it is refused with little memory."""
+    import tracemalloc
+    import zlib
+
+    data = path.read_bytes()
+    start = 144 + int.from_bytes(data[140:144], "little")
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    plain = zlib.decompress(data[start:], -zlib.MAX_WBITS)
+    path.write_bytes(data[:start] + packer.compress(plain + bytes(size)) + packer.flush())
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="inflates to more"):
+        io.load_candidates(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size / 2
+
+
+def test_a_deflated_file_with_an_honest_claim_over_the_limit(tmp_path, source, monkeypatch):
+    told = deflated(tmp_path / "a.dcm", source, 3 * 2000 * 2000 // 8)
+    told.Rows = told.Columns = 2000
     told.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    monkeypatch.setenv("MEDSEG_MAX_GB", "0.02")
+    monkeypatch.setenv("MEDSEG_MAX_GB", "0.001")
     with pytest.raises(InputError, match="MEDSEG_MAX_GB"):
         io.load_candidates(tmp_path / "a.dcm")
+
+
+def test_a_deflated_file_that_breaks_off(tmp_path, source):
+    deflated(tmp_path / "a.dcm", source, 540).save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    (tmp_path / "b.dcm").write_bytes((tmp_path / "a.dcm").read_bytes()[:-300])
+    with pytest.raises(FormatError, match="damaged"):
+        io.load_candidates(tmp_path / "b.dcm")
 
 
 def test_dicom_to_nifti_to_seg_to_nifti_stays_in_place(tmp_path, source):

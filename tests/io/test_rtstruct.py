@@ -134,6 +134,36 @@ def test_short_open_and_outside_contours_are_told_of(tmp_path, source):
     assert grid == short.grid and int(found.masks[0].sum()) == 100
 
 
+def test_a_contour_partly_outside_is_cut_and_told_of(tmp_path, source):
+    def edit(told, contours):
+        contours[0].ContourData = box(source, 4, 30, 45)  # of 40 rows and 36 columns
+        contours[1].ContourData = box(source, 5, 50, 55)
+        contours[2].ContourData = box(source, 6, 30, 35)  # up to the very edge
+
+    with pytest.warns(MedsegWarning) as caught:
+        found, _, record = io.load_candidates(drawn(tmp_path, source, edit), like=source)
+    assert record["notes"] == [
+        "1 contours lie outside the image and were left out",
+        "1 contours lie partly outside the image; what is outside was cut off",
+    ]
+    assert len(caught) == 2 and int(found.masks[0].sum()) == 10 * 6 + 6 * 6
+
+
+def test_a_contour_with_an_offset_is_refused(tmp_path, source):
+    """Whether the offset is to be added was never clear, and the attribute is retired."""
+
+    def edit(vector):
+        def change(told, contours):
+            contours[1].ContourOffsetVector = vector
+
+        return change
+
+    assert len(io.load_labels(drawn(tmp_path, source, edit([0, 0, 0])), like=source)) == 1
+    for vector in ([0, 0, 2.5], [1]):
+        with pytest.raises(FormatError, match="ContourOffsetVector"):
+            io.load_candidates(drawn(tmp_path, source, edit(vector)), like=source)
+
+
 def tmp_path_of(tmp_path, source):
     return drawn(tmp_path, source, lambda told, contours: None)
 

@@ -1,14 +1,17 @@
 """Measurement reports: what they say, what they refer to, and reading them back."""
 
+from copy import deepcopy
+
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from source_study import DATA, FRAME, SECRETS, SERIES, STUDY, blobs, errors_of, needs_dciodvfy, real
 
 from medseg import io
-from medseg.errors import FormatError, InputError, MissingError
+from medseg.errors import FormatError, InputError, MedsegWarning, MissingError
 from medseg.instances import Instances
 from medseg.io.clinical.codes import MEASURES
 from medseg.spec import FindingSpec
@@ -81,6 +84,79 @@ def test_nothing_found_is_a_report_too(tmp_path, source):
     assert len(io.load_report(tmp_path / "sr.dcm")) == 0
     told = pydicom.dcmread(tmp_path / "sr.dcm")
     assert "Absent" in [one.ConceptCodeSequence[0].CodeMeaning for one in items(told) if one.ValueType == "CODE"]
+
+
+def edited(tmp_path, source, lesions, edit):
+    """A report of which `edit(groups)` changed the measurement groups, as a table."""
+    io.save_seg(lesions, tmp_path / "seg.dcm", source)
+    io.save_report(lesions, tmp_path / "a.dcm", source, segmentation=tmp_path / "seg.dcm")
+    told = pydicom.dcmread(tmp_path / "a.dcm")
+    groups = [one for one in items(told) if "ContentTemplateSequence" in one]
+    edit(groups)
+    told.save_as(tmp_path / "a.dcm")
+    return io.load_report(tmp_path / "a.dcm")
+
+
+def coded(value, scheme, meaning):
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def evaluation(name, value):
+    item = Dataset()
+    item.RelationshipType, item.ValueType = "CONTAINS", "CODE"
+    item.ConceptNameCodeSequence, item.ConceptCodeSequence = [coded(*name)], [coded(*value)]
+    return item
+
+
+NECROSIS, ABSENT = ("6574001", "SCT", "Necrosis"), ("2667000", "SCT", "Absent")
+
+
+def test_a_group_that_measures_is_read_whatever_it_says_is_absent(tmp_path, source, lesions):
+    def edit(groups):
+        groups[0].ContentSequence.append(evaluation(NECROSIS, ABSENT))
+
+    table = edited(tmp_path, source, lesions, edit)
+    assert table["segment"].tolist() == [1, 2, 3, 4] and table["volume_mm3"].notna().all()
+    assert table["Necrosis"].fillna("").tolist() == ["Absent", "", "", ""]
+
+
+def number_of(group):
+    return next(one for one in group.ContentSequence if one.ValueType == "NUM")
+
+
+def test_a_second_value_of_a_kind_is_kept_and_told_of(tmp_path, source, lesions):
+    def edit(groups):
+        second = deepcopy(number_of(groups[1]))
+        second.MeasuredValueSequence[0].NumericValue = "99999"
+        groups[1].ContentSequence.append(second)
+        groups[1].ContentSequence.append(evaluation(("363698007", "SCT", "Finding Site"), ("1", "99LOCAL", "here")))
+        groups[1].ContentSequence.append(evaluation(("363698007", "SCT", "Finding Site"), ("2", "99LOCAL", "there")))
+
+    with pytest.warns(MedsegWarning, match="several values"):
+        table = edited(tmp_path, source, lesions, edit)
+    assert np.allclose(table["volume_mm3"], lesions.table["volume_mm3"])
+    assert table["volume_mm3_2"].tolist()[1] == 99999 and table["volume_mm3_2"].isna().sum() == 3
+    assert (table["site_meaning"][1], table["site_meaning_2"][1]) == ("here", "there")
+
+
+def test_a_code_counts_with_its_scheme(tmp_path, source, lesions):
+    def edit(groups):
+        local = deepcopy(number_of(groups[1]))
+        local.MeasuredValueSequence[0].NumericValue = "99999"
+        local.ConceptNameCodeSequence[0].CodingSchemeDesignator = "99LOCAL"
+        local.ConceptNameCodeSequence[0].CodeMeaning = "Something else"
+        groups[1].ContentSequence.append(local)
+        groups[1].ContentSequence.append(evaluation(("121071", "99LOCAL", "Local"), ("5", "99LOCAL", "five")))
+        local = deepcopy(number_of(groups[2]))
+        local.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodingSchemeDesignator = "99LOCAL"
+        groups[2].ContentSequence.append(local)
+
+    table = edited(tmp_path, source, lesions, edit)
+    assert np.allclose(table["volume_mm3"], lesions.table["volume_mm3"])
+    assert table["Something else_mm3"][1] == 99999 and table["Local"][1] == "five"
+    assert set(table["finding"]) == {"52988006"} and table["Volume_mm3"].notna().sum() == 1
 
 
 def test_refusals(tmp_path, source, lesions):

@@ -6,6 +6,7 @@ A code is (value, coding scheme, meaning), as in `FindingSpec`. Units are UCUM.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 Code = tuple[str, str, str]
 
@@ -21,6 +22,7 @@ PROPERTY_TYPES: dict[str, Code] = {
     "cyst": ("367643001", "SCT", "Cyst"),
 }
 ARTIFICIAL_INTELLIGENCE: Code = ("123110", "DCM", "Artificial Intelligence")
+BACKGROUND: Code = ("125040", "DCM", "Background")
 ABSENT: Code = ("2667000", "SCT", "Absent")
 BASIC_PROFILE: Code = ("113100", "DCM", "Basic Application Confidentiality Profile")
 
@@ -82,3 +84,35 @@ MEASURES: dict[str, Measure] = {
     "mtv_ml": Measure(("126032", "DCM", "Metabolic Volume"), ML),
     "tlg_g": Measure(("126033", "DCM", "Total Lesion Glycolysis"), GRAM),
 }
+
+SCHEMES = ("DCM", "SCT", "SRT", "UCUM", "FMA", "LN", "IBSI")  # of the standard, so that their meanings are known
+
+
+def standard(code: Code) -> Code | None:
+    """Return a code with the meaning that its scheme gives it; None if it is of another scheme, or not known.
+
+    What a file says that a code means is free text.
+
+    Examples
+    --------
+    >>> standard(("64033007", "SCT", "left kidney of Doe"))
+    ('64033007', 'SCT', 'Kidney')
+    """
+    meaning = _meanings().get(code[:2])
+    return (*code[:2], meaning) if meaning else None
+
+
+@cache
+def _meanings() -> dict[tuple[str, str], str]:
+    """Return meanings by code and scheme: those of pydicom's dictionary, and our own."""
+    from pydicom.sr._snomed_dict import mapping  # codes of SRT are old names of those of SCT
+    from pydicom.sr.codedict import codes
+
+    known = [one for name in codes.schemes() if name in SCHEMES for one in getattr(codes, name).concepts.values()]
+    known.sort(key=lambda one: (-len(one.meaning), one.meaning))  # of several names of one code the shortest stays
+    found = {(one.value, one.scheme_designator): one.meaning for one in known}
+    found |= {(old, "SRT"): found[new, "SCT"] for old, new in mapping["SRT"].items() if (new, "SCT") in found}
+    ours = [*PROPERTY_TYPES.values(), *PROCEDURES.values(), BACKGROUND, IMAGING]
+    for measure in MEASURES.values():
+        ours += [measure.name, measure.unit, *([measure.derivation] if measure.derivation else [])]
+    return {code[:2]: code[2] for code in ours} | found

@@ -57,7 +57,11 @@ def save_seg(
     finding : FindingSpec, optional
         Coded terms, authorship, colours.
     deidentify : bool
-        Remove what the basic profile removes (see `medseg.io.deidentify`); dates become dummies.
+        Leave out what the basic profile removes (see `medseg.io.deidentify`) and all other text of the source; dates
+        become dummies, UIDs are made with MEDSEG_UID_KEY. Where the provenance says that instances were read from a
+        file ("read_as" or "segments"), names and labels are the words of its writer: they become "object 1", or the
+        meaning of the standard code of `finding` or of the file, and codes of other schemes those of `finding`. Class
+        names without such a provenance are the caller's own or a model's and stay, as does all that `finding` says.
 
     Raises
     ------
@@ -67,6 +71,11 @@ def save_seg(
         Instances and image share no world.
     OutputError
         The file cannot be written, or the source's headers fit no valid object.
+
+    Warns
+    -----
+    MedsegWarning
+        Instances have no voxel on the grid of the image; or de-identification replaced codes.
 
     Notes
     -----
@@ -193,7 +202,7 @@ def load_candidates(
     Warns
     -----
     MedsegWarning
-        Something was left out, such as contours of fewer than 3 points.
+        Something was left out, such as contours of fewer than 3 points, or the slice distance had to be assumed.
 
     Notes
     -----
@@ -257,7 +266,8 @@ def load_report(path: str | Path) -> pd.DataFrame:
     DataFrame
         tracking_id, tracking_uid, finding, finding_meaning, site, site_meaning, segmentation_uid, segment,
         source_series_uid, then one column for each kind of measurement: named as in `medseg.io.clinical.codes.MEASURES`, others
-        by meaning, derivation and unit. A report that says that nothing was found has no rows.
+        by meaning, derivation and unit; qualitative evaluations by their meaning. A second value of one kind in a group
+        is in a column of its own, with _2 at its end, with a warning. A report that says that nothing was found has no rows.
 
     Raises
     ------
@@ -272,8 +282,9 @@ def load_report(path: str | Path) -> pd.DataFrame:
 def deidentify(dataset: Dataset, key: str | None = None) -> Dataset:
     """Return a copy of a DICOM data set without what the basic profile removes (PS3.15 Table E.1-1).
 
-    Names, dates, IDs, descriptions and private attributes go; UIDs are replaced, always the same by the same. What is
-    not done: text burned into pixels stays, with a warning where the header tells of it.
+    Names, dates, IDs, descriptions, private and unknown attributes go; UIDs are replaced, always the same by the same.
+    Values that are not of their kind, such as text in place of a number, are emptied, with a warning. What is not done:
+    text burned into pixels stays, with a warning where the header tells of it.
 
     Parameters
     ----------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import pydicom
@@ -11,15 +10,14 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medseg.errors import FormatError, InputError, MissingError
+from medseg.io.clinical import deflated
 from medseg.io.common import reading
 from medseg.io.dicom.pixels import quiet
-from medseg.io.limits import VARIABLE, max_bytes
 from medseg.io.names import FORMATS, suffix
 
 SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # Segmentation, Label Map Segmentation
 RTSTRUCT = ("1.2.840.10008.5.1.4.1.1.481.3",)
 SR = tuple(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34))  # basic text, enhanced, comprehensive, 3D
-_BLOCK = 1 << 20
 
 
 def opened(path: Path, kinds: tuple[str, ...], what: str) -> Dataset:
@@ -47,9 +45,10 @@ def opened(path: Path, kinds: tuple[str, ...], what: str) -> Dataset:
         path = _only(path, kinds, what)
     if not path.is_file():
         raise MissingError(f"{path.name} is not there; check the path.")
-    check_deflated(path)
     with reading(path, "DICOM"), quiet():
-        dataset = pydicom.dcmread(path, force=_suffixed(path))
+        dataset = deflated.read(path)
+        if dataset is None:
+            dataset = pydicom.dcmread(path, force=_suffixed(path))
         kind = str(dataset.get("SOPClassUID") or "")
     if kind not in kinds:
         raise FormatError(f"{path.name} is no {what}.")
@@ -93,35 +92,3 @@ def _kind(path: Path) -> str:
             return str(header.get("SOPClassUID") or "")
     except Exception:  # pydicom raises anything from struct.error to OverflowError on damaged files
         return ""
-
-
-def check_deflated(path: Path) -> None:
-    """Raise if a deflated file inflates to more than one image may take: pydicom inflates it whole.
-
-    Raises
-    ------
-    InputError
-        It does.
-    FormatError
-        Its compressed stream is damaged.
-    """
-    with reading(path, "DICOM"), quiet():
-        with path.open("rb") as file:
-            if file.read(132)[128:] != b"DICM":
-                return
-        meta = read_file_meta_info(path)
-        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return
-        start = 144 + int(meta.get("FileMetaInformationGroupLength") or 0)  # preamble, mark, the length itself
-        stream, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        with path.open("rb") as file:
-            file.seek(start)
-            while not stream.eof and (block := file.read(_BLOCK)):
-                while block and total <= max_bytes():
-                    total += len(stream.decompress(block, _BLOCK))
-                    block = stream.unconsumed_tail
-    if total > max_bytes():
-        raise InputError(
-            f"{path.name} inflates to more than the limit of {max_bytes() / 1e9:g} GB; if that is right, raise the "
-            f"limit with {VARIABLE} in the environment."
-        )

@@ -70,8 +70,8 @@ def _positive(value: Any) -> float | None:
 def lattice(planes: Sequence[Plane], frame: str | None) -> tuple[Grid, list[int], list[str]]:
     """Return the smallest regular grid that holds all planes.
 
-    Slices between them may be missing, as empty frames are not stored. Their distance is the smallest between two
-    planes, unless the header states another that fits all of them.
+    Slices between them may be missing, as empty frames are not stored. Their distance is SpacingBetweenSlices, else
+    SliceThickness, else the smallest between two planes: the first of which all distances are multiples.
 
     Parameters
     ----------
@@ -137,28 +137,49 @@ def _line(index: npt.NDArray[np.int_], positions: FloatArray) -> tuple[FloatArra
 
 
 def _step(levels: FloatArray, first: Plane) -> tuple[float, list[str]]:
-    """Return the slice distance (mm) that fits the distinct levels along the normal."""
-    stated = [one for one in (first.between, first.thickness) if one]
+    """Return the slice distance (mm) that fits the distinct levels along the normal, and what was assumed."""
     gaps = np.diff(levels)
     if not gaps.size:
+        stated = first.between or first.thickness
         if not stated:
             raise GeometryError("The segmentation is one slice without a thickness, so its extent is unknown.")
-        return stated[0], []
+        return stated, []
     smallest = float(gaps.min())
-    for step in (first.between, smallest, first.thickness):
+    for step in (first.between, first.thickness, smallest):
         if step and _fits(gaps, step):
-            told = first.between is not None and step != first.between
-            return step, ["SpacingBetweenSlices does not fit the positions, which were used"] if told else []
+            crossed = np.rint(gaps / step)
+            return float(levels[-1] / crossed.sum()), _assumed(first, step, int(crossed.min()))
     raise GeometryError(
         f"Frames lie {smallest:.4g} to {float(gaps.max()):.4g} mm apart, at multiples of no one distance; "
         "the segmentation is not on one grid."
     )
 
 
+def _assumed(first: Plane, step: float, crossed: int) -> list[str]:
+    """Say what the slice distance was taken from, where SpacingBetweenSlices does not settle it.
+
+    Empty slices are not stored: frames 5 mm apart are slices of 5 mm, or every second one of 2.5 mm.
+    """
+    if step == first.between:
+        return []
+    state = "does not fit the positions" if first.between else "is absent"
+    if step != first.thickness:
+        how = f"the smallest distance of two frames, {step:.4g} mm, was taken for that of the slices"
+    elif crossed > 1:
+        how = f"slices lie a SliceThickness of {step:.4g} mm apart, as was assumed; those between the frames are empty"
+    elif first.between:
+        how = f"the SliceThickness of {step:.4g} mm does"
+    else:
+        return []
+    return [f"SpacingBetweenSlices {state}: {how}"]
+
+
 def _fits(gaps: FloatArray, step: float) -> bool:
     """Whether each gap is a multiple of `step`, within the tolerance of a stack for each slice crossed."""
-    times = np.rint(gaps / step)
-    return bool((times >= 1).all() and (np.abs(gaps - times * step) <= np.maximum(JITTER_MM, JITTER * step)).all())
+    times, tolerance = np.rint(gaps / step), max(JITTER_MM, JITTER * step)
+    if tolerance > step / 4 and times.min() > 1:
+        return False  # so small a step would fit anything
+    return bool((times >= 1).all() and (np.abs(gaps - times * step) <= tolerance).all())
 
 
 def on_grid(planes: Sequence[Plane], grid: Grid) -> list[int] | None:

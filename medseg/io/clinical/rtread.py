@@ -27,6 +27,7 @@ from medseg.ops.contours import fill
 
 FloatArray = npt.NDArray[np.float64]
 _DATA = 0x30060050
+_EDGE = 0.01  # of a pixel: writers round
 _OFF = 0.1  # share of the slice distance by which a contour may lie off a slice
 _FILLED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
@@ -88,7 +89,7 @@ class Tally:
     """What was left out or looks odd, counted over all structures."""
 
     def __init__(self) -> None:
-        self.short = self.open = self.outside = self.empty = self.sparse = 0
+        self.short = self.open = self.outside = self.cut = self.empty = self.sparse = 0
 
     def look(self, slices: dict[int, list[FloatArray]]) -> None:
         """Count a structure whose contours skip slices, as if drawn on another series."""
@@ -101,6 +102,7 @@ class Tally:
             (self.short, "contours of fewer than 3 points were dropped"),
             (self.open, "points and open contours were left out, as they enclose nothing"),
             (self.outside, "contours lie outside the image and were left out"),
+            (self.cut, "contours lie partly outside the image; what is outside was cut off"),
             (self.empty, "structures have no voxel in the image and were left out"),
             (self.sparse, "structures have contours on every second slice or fewer; nothing was put between them"),
         )
@@ -160,6 +162,8 @@ def _slices(item: Dataset, grid: Grid, tally: Tally) -> dict[int, list[FloatArra
     ------
     GeometryError
         A contour lies between slices or across them.
+    FormatError
+        A contour is damaged, or its points are offset.
     """
     to_index = np.linalg.inv(to_lps(grid))
     spacing = float(grid.to_dicom()["SpacingBetweenSlices"])
@@ -178,9 +182,10 @@ def _slices(item: Dataset, grid: Grid, tally: Tally) -> dict[int, list[FloatArra
             z = int(np.rint(np.median(index[:, 0])))
             if np.abs(index[:, 0] - z).max() > tolerance:
                 off += 1
-            elif not 0 <= z < grid.shape[0]:
+            elif not 0 <= z < grid.shape[0] or not _reaches(index[:, 1:], grid):
                 tally.outside += 1
             else:
+                tally.cut += not _within(index[:, 1:], grid)
                 slices.setdefault(z, []).append(index[:, 1:])
     if off:
         raise GeometryError(
@@ -190,8 +195,31 @@ def _slices(item: Dataset, grid: Grid, tally: Tally) -> dict[int, list[FloatArra
     return slices
 
 
+def _reaches(points: FloatArray, grid: Grid) -> bool:
+    """Whether the rectangle around a contour (N, 2), in pixels, has a part in the image."""
+    return bool((points.max(axis=0) > -0.5).all() and (points.min(axis=0) < np.array(grid.shape[1:]) - 0.5).all())
+
+
+def _within(points: FloatArray, grid: Grid) -> bool:
+    """Whether a contour (N, 2), in pixels, stays in the image, whose border is that of its outer pixels."""
+    far = np.array(grid.shape[1:]) - 0.5
+    return bool((points.min(axis=0) >= -0.5 - _EDGE).all() and (points.max(axis=0) <= far + _EDGE).all())
+
+
 def _points(contour: Dataset) -> FloatArray:
-    """Return the points (N, 3) of a contour, LPS mm."""
+    """Return the points (N, 3) of a contour, LPS mm.
+
+    Raises
+    ------
+    FormatError
+        They are not triples of numbers; or there is an offset, of which readers differ whether to add or subtract it.
+    """
+    offset = contour.get("ContourOffsetVector")
+    if offset is not None and np.any(np.array(offset, dtype=np.float64) != 0):
+        raise FormatError(
+            "A contour has a ContourOffsetVector, which DICOM retired as unclear; write the structures again with the "
+            "offset in the points."
+        )
     # The raw text is parsed at once: pydicom makes an object of each number.
     element: Any = contour.get_item(_DATA) if _DATA in contour else None
     if isinstance(element, RawDataElement) and isinstance(element.value, bytes):

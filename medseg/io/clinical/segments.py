@@ -14,7 +14,7 @@ from medseg.errors import InputError, MedsegWarning
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.io.clinical.codes import Code
+from medseg.io.clinical.codes import Code, standard
 from medseg.io.clinical.deidentifier import VERSION, new_uid, secret
 from medseg.io.clinical.study import Study, uid_from
 from medseg.spec import FindingSpec
@@ -78,6 +78,7 @@ def describe(instances: Instances, image: Image, study: Study, finding: FindingS
 
     What `instances.provenance["segments"]` says (see `medseg.io.load_candidates`; each with its "id") is kept: tracking
     always, label and coded terms unless `finding` is given, authorship as long as no person edited the instance since.
+    In an anonymous study nothing of it is left but codes of the standard; see `medseg.io.save_seg`.
 
     Parameters
     ----------
@@ -87,35 +88,66 @@ def describe(instances: Instances, image: Image, study: Study, finding: FindingS
         Source.
     finding : FindingSpec, optional
         Coded terms and authorship.
+
+    Warns
+    -----
+    MedsegWarning
+        Codes were replaced, as their meaning is not known to name nobody.
     """
     record = instances.provenance
     known = _recorded(record)
     spec = finding or FindingSpec()
-    segments = []
+    segments, replaced = [], 0
     for number, (id, kind) in enumerate(zip(instances.table["id"], instances.table["class"], strict=True), 1):
         old = known.get(int(id), {})
-        label = f"{kind} {id}"
         uid = old.get("tracking_uid") or uid_from(study.series, "tracking", int(id), _content(instances, number - 1))
-        text = str(old.get("tracking_id") or label)
-        if study.anonymous:  # recorded text may name the patient, and recorded UIDs link to the original study
-            text, uid = label, new_uid(str(uid), secret())
+        name = str(kind)
+        if study.anonymous:
+            old, lost = _neutral(old)
+            replaced += lost and finding is None
+            uid = new_uid(str(uid), secret())
+            if read_from_file(record):
+                name = _name(old, spec.types.get(name, spec.type) if finding else None)
         keep = old if finding is None else {}
-        drawn = _authorship(spec, record, old, int(id))
         segments.append(
             Segment(
                 number,
                 int(id),
-                label if study.anonymous else str(keep.get("label") or label),
-                text[:64],
+                str(keep.get("label") or f"{name} {id}"),
+                str(old.get("tracking_id") or f"{name} {id}")[:64],
                 str(uid),
                 _code(keep.get("category")) or spec.category,
                 _code(keep.get("type")) or spec.types.get(kind, spec.type),
                 _code(keep.get("site")) or spec.site,
-                *drawn,
+                *_authorship(spec, record, old, int(id)),
                 spec.colour or colour(number),
             )  # fmt: skip
         )
+    if replaced:
+        warn(f"Codes of {replaced} segments are of no standard scheme and may name somebody: those of `finding` took "
+             "their place; give it to say what the segments are.", MedsegWarning, stacklevel=4)  # fmt: skip
     return segments
+
+
+def read_from_file(record: Mapping[str, object]) -> bool:
+    """Whether a provenance says that class names were read from a file, where anybody may have written them."""
+    return "read_as" in record or "segments" in record
+
+
+def _neutral(old: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return of what was recorded of a segment that which names nobody, and whether a code was lost."""
+    terms = {key: _code(old.get(key)) for key in ("category", "type", "site")}
+    kept = {key: standard(code) for key, code in terms.items() if code}
+    out: dict[str, Any] = {**kept, "algorithm": old.get("algorithm")}
+    out |= {key: "REMOVED" for key in ("algorithm_name", "algorithm_version") if old.get(key)}
+    return out, None in kept.values()
+
+
+def _name(neutral: dict[str, Any], stated: Code | None) -> str:
+    """Return the meaning of what a segment is, by the finding or else as recorded, if its code is a standard one."""
+    code = stated or _code(neutral.get("type"))
+    known = standard(code) if code else None
+    return known[2] if known else "object"
 
 
 def _recorded(record: Mapping[str, object]) -> dict[int, dict[str, Any]]:

@@ -17,6 +17,7 @@ from medseg.candidates import Candidates, Mask
 from medseg.errors import FormatError, GeometryError, MedsegWarning
 from medseg.grid import Grid
 from medseg.image import Image
+from medseg.io.clinical.codes import BACKGROUND
 from medseg.io.clinical.objects import SEG, opened
 from medseg.io.clinical.planes import Plane, lattice, on_grid
 from medseg.io.common import reading
@@ -46,11 +47,14 @@ def read(path: Path, like: Image | None = None) -> Found:
         described = {int(one.SegmentNumber): _described(one) for one in dataset.get("SegmentSequence") or ()}
     frame = str(dataset.get("FrameOfReferenceUID") or "") or None
     grid, slices, notes = _place(planes, frame, like)
+    tell(notes)
     check_claim(int(np.prod(grid.shape)) * (2 if kind == "LABELMAP" else 1), path)
     frames = [Frame(i, z, segment) for i, (z, segment) in enumerate(zip(slices, segments, strict=True))]
+    background: int | None = 0
     with reading(path, "DICOM SEG"), quiet():
         if kind == "LABELMAP":
-            numbers, found = _label_map(dataset, frames, grid)
+            background = _background(dataset)
+            numbers, found = _label_map(dataset, frames, grid, background)
         else:
             numbers, found = _masks(dataset, frames, grid, kind)
     if kind == "FRACTIONAL":
@@ -58,7 +62,7 @@ def read(path: Path, like: Image | None = None) -> Found:
     unknown = [number for number in numbers if number not in described]
     if unknown:
         notes.append(f"{len(unknown)} segments are not described in the header")
-    if empty := len(set(described) - set(numbers) - {0}):
+    if empty := len(set(described) - set(numbers) - {background}):
         notes.append(f"{empty} segments have no voxel and were left out")
     info = [described.get(number, {"number": number, "label": f"segment {number}"}) for number in numbers]
     return found, grid, {"segments": info, "notes": notes, "kind": f"DICOM SEG {kind}"}
@@ -198,20 +202,36 @@ def _joined(parts: dict[int, tuple[int, int, Mask]]) -> tuple[list[int], Mask]:
     return [*start, *stop], whole
 
 
-def _label_map(dataset: Dataset, frames: list[Frame], grid: Grid) -> tuple[list[int], Candidates]:
+def _background(dataset: Dataset) -> int | None:
+    """Return the value of a label map that stands for no segment; None if each is one (PS3.3 C.8.20.2.3)."""
+    numbers = [int(one.SegmentNumber) for one in dataset.get("SegmentSequence") or ()]
+    if dataset.get("PixelPaddingValue") is not None:
+        return int(dataset.PixelPaddingValue)
+    for number, one in zip(numbers, dataset.get("SegmentSequence") or (), strict=True):
+        if (code_of(one.get("SegmentedPropertyTypeCodeSequence")) or ("", ""))[:2] == BACKGROUND[:2]:
+            return number
+    return None if 0 in numbers else 0
+
+
+def _label_map(
+    dataset: Dataset, frames: list[Frame], grid: Grid, background: int | None
+) -> tuple[list[int], Candidates]:
     """Return the segment numbers that occur, and one candidate for each."""
-    background = int(dataset.get("PixelPaddingValue") or 0)
-    volume = np.zeros(grid.shape, np.int32)
+    described = {int(one.SegmentNumber) for one in dataset.get("SegmentSequence") or ()}
+    volume = np.zeros(grid.shape, np.int32)  # number + 1, as 0 may be a segment
     seen: set[int] = set()
     for frame, values in _pixels(dataset, frames):
         if frame.slice in seen:
             raise GeometryError("Several frames of the label map lie at one position, as over time; that is not read.")
         seen.add(frame.slice)
         volume[frame.slice] = values
-    if background:
-        volume[volume == background] = 0
-    numbers = np.unique(volume)
-    return numbers[numbers > 0].tolist(), Candidates.from_labels(volume)
+        volume[frame.slice] += 1
+    if background is not None:
+        volume[volume == background + 1] = 0
+    numbers = [int(number) - 1 for number in np.unique(volume) if number]
+    if 0 in numbers and 0 not in described:
+        raise FormatError("The label map has pixels of 0, which is neither its background nor a segment it describes.")
+    return numbers, Candidates.from_labels(volume)
 
 
 def _pixels(dataset: Dataset, frames: list[Frame]) -> Iterator[tuple[Frame, AnyArray]]:

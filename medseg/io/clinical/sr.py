@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import pandas as pd
 from pydicom.dataset import Dataset
 
-from medseg.errors import FormatError, InputError
+from medseg.errors import FormatError, InputError, MedsegWarning
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io.clinical.codes import ABSENT, IMAGING, MEASURES, PROCEDURES, Measure
@@ -25,8 +26,12 @@ from medseg.io.common import reading
 from medseg.io.dicom.pixels import quiet
 from medseg.spec import FindingSpec
 
-_GROUP = "125007"  # DCM, Measurement Group
-_NUMBER, _TRACKING, _TRACKING_UID, _FINDING, _SITE = "NUM", "112039", "112040", "121071", "363698007"
+# Concepts of a report: code and scheme, as a code of another scheme is another thing.
+_GROUP, _TRACKING, _TRACKING_UID = ("125007", "DCM"), ("112039", "DCM"), ("112040", "DCM")
+_FINDING, _SITE, _CATEGORY = ("121071", "DCM"), ("363698007", "SCT"), ("276214006", "SCT")
+_SERIES, _DERIVATION = ("121232", "DCM"), ("121401", "DCM")
+_FIXED = ("tracking_id", "tracking_uid", "finding", "finding_meaning", "site", "site_meaning", "segmentation_uid",
+          "segment", "source_series_uid")  # fmt: skip
 
 
 def save(
@@ -194,54 +199,78 @@ def read(path: Path) -> pd.DataFrame:
     with reading(path, "DICOM SR"), quiet():
         if not dataset.get("ContentSequence"):
             raise FormatError(f"{path.name} is a report without content.")
-        rows = [_row(group) for group in _groups(dataset.ContentSequence) if not _says_absent(group)]
-    fixed = ["tracking_id", "tracking_uid", "finding", "finding_meaning", "site", "site_meaning", "segmentation_uid",
-             "segment", "source_series_uid"]  # fmt: skip
-    measured = list(dict.fromkeys(name for row in rows for name in row if name not in fixed))
-    return pd.DataFrame(rows, columns=[*fixed, *measured])
+        groups = [_entries(group) for group in _groups(dataset.ContentSequence) if not _says_absent(group)]
+    rows = [_row(entries) for entries in groups]
+    if several := sum(len(row) > len(dict(entries)) for row, entries in zip(rows, groups, strict=True)):
+        warn(f"{several} measurement groups hold several values of one kind: those after the first are in columns of "
+             "their own, whose names end in _2 and so on.", MedsegWarning, stacklevel=3)  # fmt: skip
+    found = list(dict.fromkeys(name for row in rows for name in row if name not in _FIXED))
+    return pd.DataFrame(rows, columns=[*_FIXED, *found])
 
 
 def _groups(items: Any) -> Iterator[Dataset]:
     """Give the measurement groups below some content items, in order."""
     for item in items:
         inner = item.get("ContentSequence") or ()
-        if item.get("ValueType") == "CONTAINER" and _name(item)[0] == _GROUP:
+        if item.get("ValueType") == "CONTAINER" and _name(item)[:2] == _GROUP:
             yield item
         elif inner:
             yield from _groups(inner)
 
 
 def _says_absent(group: Dataset) -> bool:
-    """Whether a group says that nothing was found, instead of measuring something."""
-    return any(
-        item.get("ValueType") == "CODE" and (code_of(item.get("ConceptCodeSequence")) or ("",))[0] == ABSENT[0]
+    """Whether a group says that nothing was found: it measures nothing, refers to no segment, and what it asks is absent.
+
+    A group that measures may say that something about its finding is absent, such as necrosis.
+    """
+    entries = _entries(group)
+    answers = [
+        code_of(item.get("ConceptCodeSequence")) or ("", "")
         for item in group.get("ContentSequence") or ()
-    )
+        if item.get("ValueType") == "CODE" and _name(item)[:2] not in (_FINDING, _SITE, _CATEGORY)
+    ]
+    measured = any(item.get("ValueType") == "NUM" for item in group.get("ContentSequence") or ())
+    absent = bool(answers) and all(answer[:2] == ABSENT[:2] for answer in answers)
+    return absent and not measured and "segment" not in dict(entries)
 
 
-def _row(group: Dataset) -> dict[str, Any]:
-    """Return one group as a row of the table."""
+def _row(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return one group as a row of the table; a second value for a column has one of its own."""
     row: dict[str, Any] = {}
+    for column, value in entries:
+        name, count = column, 1
+        while name in row:
+            count += 1
+            name = f"{column}_{count}"
+        row[name] = value
+    return row
+
+
+def _entries(group: Dataset) -> list[tuple[str, Any]]:
+    """Return what one group says, by column name, in order."""
+    found: list[tuple[str, Any]] = []
     for item in group.get("ContentSequence") or ():
-        kind, name = str(item.get("ValueType")), _name(item)[0]
-        if name == _TRACKING:
-            row["tracking_id"] = str(item.get("TextValue") or "")
-        elif name == _TRACKING_UID:
-            row["tracking_uid"] = str(item.get("UID") or "")
-        elif name in (_FINDING, _SITE) and kind == "CODE":
-            what = "finding" if name == _FINDING else "site"
+        kind, name = str(item.get("ValueType")), _name(item)
+        if name[:2] == _TRACKING:
+            found.append(("tracking_id", str(item.get("TextValue") or "")))
+        elif name[:2] == _TRACKING_UID:
+            found.append(("tracking_uid", str(item.get("UID") or "")))
+        elif name[:2] in (_FINDING, _SITE) and kind == "CODE":
+            what = "finding" if name[:2] == _FINDING else "site"
             code = code_of(item.get("ConceptCodeSequence")) or ("", "", "")
-            row[what], row[f"{what}_meaning"] = code[0], code[2]
+            found += [(what, code[0]), (f"{what}_meaning", code[2])]
+        elif kind == "CODE" and name[:2] != _CATEGORY:  # a qualitative evaluation, or how something was measured
+            answer = code_of(item.get("ConceptCodeSequence")) or ("", "", "")
+            found.append((name[2] or name[0], answer[2] or answer[0]))
         elif kind == "IMAGE" and "ReferencedSegmentNumber" in item.ReferencedSOPSequence[0]:
             target = item.ReferencedSOPSequence[0]
-            row["segmentation_uid"] = str(target.ReferencedSOPInstanceUID)
-            row["segment"] = int(np.atleast_1d(target.ReferencedSegmentNumber)[0])
-        elif kind == "UIDREF" and name == "121232":
-            row["source_series_uid"] = str(item.get("UID") or "")
-        elif kind == _NUMBER and item.get("MeasuredValueSequence"):
-            column, value = _measured(item)
-            row[column] = value
-    return row
+            found.append(("segmentation_uid", str(target.ReferencedSOPInstanceUID)))
+            found.append(("segment", int(np.atleast_1d(target.ReferencedSegmentNumber)[0])))
+        elif kind == "UIDREF" and name[:2] == _SERIES:
+            found.append(("source_series_uid", str(item.get("UID") or "")))
+        elif kind == "NUM" and item.get("MeasuredValueSequence"):
+            found.append(_measured(item))
+    return found
 
 
 def _measured(item: Dataset) -> tuple[str, float]:
@@ -251,11 +280,11 @@ def _measured(item: Dataset) -> tuple[str, float]:
     value = float(measured.NumericValue)
     name, derivation = _name(item), None
     for inner in item.get("ContentSequence") or ():
-        if _name(inner)[0] == "121401":  # Derivation
+        if _name(inner)[:2] == _DERIVATION:
             derivation = code_of(inner.get("ConceptCodeSequence"))
     for column, known in MEASURES.items():
-        how = known.derivation[0] if known.derivation else None
-        if (known.name[0], known.unit[0], how) == (name[0], unit[0], derivation[0] if derivation else None):
+        how = known.derivation[:2] if known.derivation else None
+        if (known.name[:2], known.unit[:2], how) == (name[:2], unit[:2], derivation[:2] if derivation else None):
             return column, value
     return "_".join(part.strip() for part in (name[2], derivation[2] if derivation else "", unit[0]) if part), value
 

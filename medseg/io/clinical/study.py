@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pydicom.valuerep import DA, TM
 from medseg.errors import GeometryError, InputError, MedsegError, MedsegWarning, MissingError, OutputError
 from medseg.grid import Grid
 from medseg.image import Image
-from medseg.io.clinical.deidentifier import VERSION, deidentify, uid_of
+from medseg.io.clinical.deidentifier import VERSION, deidentify, new_uid, secret, uid_of
 from medseg.io.common import reading
 from medseg.io.dicom.pixels import quiet
 from medseg.io.dicom.stack import JITTER, JITTER_MM
@@ -49,6 +50,13 @@ _PER_SLICE = [
     "SpacingBetweenSlices", "InstanceNumber",
 ]  # fmt: skip
 
+# What is left of a de-identified header: outputs copy no other attribute of it, free text least of all.
+_BARE = (
+    *_PER_SLICE, *_TYPE_2, "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "PatientIdentityRemoved",
+    "DeidentificationMethod", "DeidentificationMethodCodeSequence", "LongitudinalTemporalInformationModified",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Study:
@@ -60,7 +68,7 @@ class Study:
         Without pixels, in the order of the image's slices; one for a multi-frame file. The first is whole, the others
         hold what places them. De-identified if asked for.
     series : str
-        SeriesInstanceUID of the source as it was: what hashes start from.
+        SeriesInstanceUID of the source, the new one if de-identified: what hashes start from.
     frame : str
         FrameOfReferenceUID; derived from the series where the source has none.
     now : datetime
@@ -91,8 +99,12 @@ class Study:
         return TM("000000" if self.anonymous else self.now.strftime("%H%M%S"))
 
     def uid(self, *parts: object) -> str:
-        """Return a UID that is the same whenever the source series, the time and `parts` are."""
-        return uid_from(self.series, self.day, self.time, self.anonymous, *parts)
+        """Return a UID that is the same whenever the source series, the time and `parts` are.
+
+        If de-identified it needs the key of UID replacement too: who has the source could compute it otherwise.
+        """
+        plain = uid_from(self.series, self.day, self.time, self.anonymous, *parts)
+        return new_uid(plain, secret()) if self.anonymous else plain
 
 
 @dataclass(frozen=True)
@@ -178,7 +190,8 @@ def study_of(image: Image, what: str, anonymous: bool) -> Study:
     for header in headers:
         header.FrameOfReferenceUID = frame
     if anonymous:
-        headers = [deidentify(header) for header in headers]
+        headers = [_bare(deidentify(header)) for header in headers]
+        series = str(headers[0].SeriesInstanceUID)
     _complete(headers[0])
     _share(headers[0])
     return Study(tuple(headers), series, str(headers[0].FrameOfReferenceUID), _now(), anonymous)
@@ -190,6 +203,20 @@ def _header(path: Path, tags: Sequence[str] | None) -> Dataset:
         for _ in dataset:
             pass  # values are parsed when touched
         return dataset
+
+
+def _bare(header: Dataset) -> Dataset:
+    """Return a header with nothing but what places its slices and what de-identification made."""
+    out = Dataset()
+    for keyword in _BARE:
+        if keyword in header:
+            out[keyword] = header[keyword]
+    if header.get("LossyImageCompression", "00") not in ("00", "01"):
+        del out.LossyImageCompression
+    methods = out.get("LossyImageCompressionMethod") or []
+    if not all(re.fullmatch(r"ISO_[\d_]+", one) for one in ([methods] if isinstance(methods, str) else methods)):
+        del out.LossyImageCompressionMethod
+    return out
 
 
 def _complete(header: Dataset) -> None:
