@@ -19,11 +19,15 @@ test-slow: $(READY)
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
 
-# other people's programs as judges of what we write, in an environment of their own
+# other people's programs as judges of what we write and of our scores, in environments of their own
 oracles: $(READY)
 	$(PYTHON) -m venv .oracles
 	.oracles/bin/python -m pip install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
 	MEDSEG_DCMQI=$(CURDIR)/.oracles/bin/segimage2itkimage $(BIN)/python -m pytest tests/io/test_dicomseg.py tests/io/test_sr.py
+	$(PYTHON) -m venv .oracles-scorers
+	.oracles-scorers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/peers/requirements-scorers.txt
+	.oracles-scorers/bin/python tests/peers/scorers/freeze.py --check tests/metrics/fixtures
+	MEDSEG_PEERS=$(CURDIR)/.oracles-scorers/bin/python $(BIN)/python -m pytest tests/metrics/test_metrics_oracles.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -47,4 +51,4 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .oracles build dist site medseg-demo
+	rm -rf $(VENV) .oracles .oracles-scorers build dist site medseg-demo
