@@ -143,6 +143,11 @@ def _write(
     elif like is None:
         raise InputError(f"{target.name}: a DICOM result belongs to a DICOM series; name it with --reference.")
     elif form == "sr":
+        if deidentify:
+            raise InputError(
+                f"{target.name}: a de-identified report needs its SEG written in the same breath; use io.save_seg and "
+                "io.save_report with deidentify=True in Python."
+            )
         if segmentation is None:
             raise InputError(
                 f"{target.name}: a report names the segments of a SEG; convert to a SEG first, then that SEG with --as sr."

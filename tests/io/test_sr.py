@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from source_study import DATA, FRAME, SECRETS, SERIES, STUDY, blobs, errors_of, needs_dciodvfy, real
+from source_study import DATA, FRAME, SECRETS, SERIES, STUDY, blobs, errors_of, needs_dciodvfy, real, slices
 
 from medseg import io
 from medseg.errors import FormatError, InputError, MedsegWarning, MissingError
@@ -214,3 +214,14 @@ def test_foreign_reports_are_read_or_refused():
             assert "tracking_uid" in io.load_report(hard / name).columns
         except FormatError as error:
             assert "\n" not in str(error)
+
+
+def test_a_segmentation_of_another_series_is_refused(tmp_path, source, lesions):
+    io.save_seg(lesions, tmp_path / "seg.dcm", source)
+    for one in slices():
+        one.SeriesInstanceUID = SERIES + "9"
+        (tmp_path / "other").mkdir(exist_ok=True)
+        one.save_as(tmp_path / "other" / f"{one.InstanceNumber}.dcm")
+    other = io.load(tmp_path / "other")
+    with pytest.raises(InputError, match="another series"):
+        io.save_report(lesions, tmp_path / "a.dcm", other, segmentation=tmp_path / "seg.dcm")

@@ -66,12 +66,15 @@ def _segmentation(path: Path, segments: list[Segment], study: Study) -> Dataset:
             if int(one.SegmentNumber) > 0  # 0 is the background of a label map
         }
         study_uid = str(dataset.StudyInstanceUID)
+        series = {str(one.SeriesInstanceUID) for one in dataset.get("ReferencedSeriesSequence") or ()}
         del dataset.PixelData
     if study_uid != str(study.first.StudyInstanceUID):
         raise InputError(
             f"{path.name} is of another study than the image, or only one of the two is de-identified; write both with "
             "the same deidentify option."
         )
+    if series and str(study.first.SeriesInstanceUID) not in series:
+        raise InputError(f"{path.name} was drawn on another series than the image; give the one it refers to.")
     if told != {one.number: one.tracking_uid for one in segments}:
         raise InputError(f"{path.name} holds other segments than these instances; write it again from them.")
     return dataset
