@@ -171,7 +171,7 @@ def test_duplicates_with_the_same_pixels_are_dropped(tmp_path):
 
 
 def test_a_regular_stack_is_not_touched(tmp_path):
-    slices, pixels = stack(5)
+    slices, pixels = stack(5, RescaleSlope=1, RescaleIntercept=0)
     image = io.load(written(tmp_path / "s", slices), regularize=True)
     assert image.source.notes == () and (image.voxels()[0] == pixels).all()
 

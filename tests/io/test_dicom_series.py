@@ -295,7 +295,7 @@ def test_a_decoder_that_panics(tmp_path, monkeypatch):
 
 
 def test_junk_is_passed_over_and_noted(tmp_path):
-    slices, pixels = stack()
+    slices, pixels = stack(RescaleSlope=1, RescaleIntercept=0)
     folder = written(tmp_path / "s", slices)
     (folder / "Thumbs.db").write_bytes(b"junk" * 90)
     (folder / ".hidden").write_bytes(b"junk" * 90)
@@ -303,7 +303,7 @@ def test_junk_is_passed_over_and_noted(tmp_path):
     image = io.load(folder)
     assert (image.voxels()[0] == pixels).all()
     assert image.source.notes == ("1 files that are not DICOM were passed over",)
-    (folder / "empty.dcm").write_bytes(b"")
+    (folder / "other.dcm").write_bytes(b"x" * 500)
     with pytest.warns(MedsegWarning, match="named like DICOM"):
         io.load(folder)
 

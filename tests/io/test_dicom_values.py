@@ -1,15 +1,9 @@
-"""From stored bits to values: widths, masks, padding, tables, floats, colour, frames; and files that want to do harm."""
-
-import os
-import struct
-import time
-import zlib
+"""From stored bits to values: widths, masks, padding, tables, floats, colour, frames."""
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -24,15 +18,27 @@ from test_dicom_series import stack, written
 
 from medseg import io
 from medseg.errors import FormatError, GeometryError, InputError
-from medseg.io.dicom import decode
 
 
 def loaded(folder, slices):
     return io.load(written(folder, slices))
 
 
-@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4"])
-@pytest.mark.parametrize("syntax", ["explicit", "implicit", "big", "deflated"])
+def ended(pixels, syntax, vr):
+    """Bytes of pixels as PS3.5 has them: big endian turns words round, of two bytes in OW, of one in OB."""
+    plain = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+    return np.frombuffer(plain, "<u2").byteswap().tobytes() if syntax == "big" and vr == "OW" else plain
+
+
+@pytest.mark.parametrize(
+    ("syntax", "dtype"),
+    [
+        (syntax, dtype)
+        for syntax in ("explicit", "implicit", "big", "deflated")
+        for dtype in ("u1", "i1", "u2", "i2", "u4", "i4")
+        if syntax != "big" or dtype[1] != "4"  # see below
+    ],
+)
 def test_widths_and_uncompressed_syntaxes(tmp_path, dtype, syntax):
     slices, _ = stack(3, dtype=dtype)
     limits = np.iinfo(dtype)
@@ -42,7 +48,7 @@ def test_widths_and_uncompressed_syntaxes(tmp_path, dtype, syntax):
     folder.mkdir()
     for i, one in enumerate(slices):
         one.Columns = 8
-        one.PixelData = pixels[i].astype(pixels.dtype.newbyteorder(">" if syntax == "big" else "<")).tobytes()
+        one.PixelData = ended(pixels[i], syntax, "OW")
         one["PixelData"].VR = "OW"
         one.file_meta.TransferSyntaxUID = uid.get(syntax, one.file_meta.TransferSyntaxUID)
         if syntax == "big":
@@ -51,6 +57,45 @@ def test_widths_and_uncompressed_syntaxes(tmp_path, dtype, syntax):
             one.save_as(folder / f"{i}.dcm", enforce_file_format=True)
     image = io.load(folder)
     assert image.array.dtype == np.dtype(dtype) and (image.voxels()[0] == pixels).all()
+
+
+def big_endian(path, dtype, vr, count=3, shape=(5, 7), **tags):
+    """A file of big-endian frames, which may begin in the middle of a word."""
+    slices, _ = stack(1, dtype=dtype, Rows=shape[0], Columns=shape[1], NumberOfFrames=count, Modality="RTDOSE", **tags)
+    one = slices[0]
+    one.GridFrameOffsetVector, one.DoseGridScaling = [str(i) for i in range(count)], "1"
+    if count == 1:
+        del one.GridFrameOffsetVector
+    pixels = np.random.default_rng(0).integers(0, 100, (count, *shape)).astype(dtype)
+    one.PixelData = ended(pixels, "big", vr)
+    one["PixelData"].VR = vr
+    one.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    pydicom.dcmwrite(path, one, implicit_vr=False, little_endian=False, force_encoding=True)
+    return pixels
+
+
+@pytest.mark.parametrize(("dtype", "vr"), [("u1", "OW"), ("u1", "OB"), ("i1", "OW"), ("u2", "OW")])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_big_endian_words(tmp_path, dtype, vr, count):
+    pixels = big_endian(tmp_path / "a.dcm", dtype, vr, count)
+    assert (io.load(tmp_path / "a.dcm").voxels()[0] == pixels).all()
+
+
+def test_big_endian_32_bits_are_taken_whole_and_noted(tmp_path):
+    """Readers disagree about 32 bits in words of 16: the one file with a known truth (pydicom's rtdose_expb) has them whole."""
+    pixels = big_endian(tmp_path / "a.dcm", "u4", "OW")
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    dataset.PixelData = pixels.astype(">u4").tobytes()
+    pydicom.dcmwrite(tmp_path / "a.dcm", dataset, implicit_vr=False, little_endian=False, force_encoding=True)
+    image = io.load(tmp_path / "a.dcm")
+    assert (image.voxels()[0] == pixels).all() and any("taken whole" in note for note in image.source.notes)
+
+
+@pytest.mark.parametrize(("dtype", "vr"), [("u2", "OB"), ("u4", "OB")])
+def test_big_endian_pixels_that_can_be_read_in_two_ways(tmp_path, dtype, vr):
+    big_endian(tmp_path / "a.dcm", dtype, vr)
+    with pytest.raises(FormatError, match="order of the bytes .* in doubt"):
+        io.load(tmp_path / "a.dcm").voxels()
 
 
 @pytest.mark.parametrize(("sign", "dtype"), [(0, np.uint16), (1, np.int16)])
@@ -224,135 +269,3 @@ def test_labels_are_sent_to_load_labels(tmp_path, kind):
     slices[0].save_as(tmp_path / "a.dcm", enforce_file_format=True)
     with pytest.raises(InputError, match="load_labels"):
         io.load(tmp_path / "a.dcm")
-
-
-# ---- files that want to do harm
-
-
-def compressed(count=1, syntax=RLELossless):
-    slices, _ = stack(count, dtype=np.uint16, Rows=48, Columns=64)
-    pixels = np.tile(np.random.default_rng(0).integers(0, 999, (count, 6, 8)), (1, 8, 8)).astype(np.uint16)
-    for one, values in zip(slices, pixels, strict=True):
-        one.PixelData = values.tobytes()
-        one.compress(syntax, values, generate_instance_uid=False)
-    return slices
-
-
-@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
-def test_a_small_file_that_promises_a_huge_image(tmp_path, syntax):
-    slices = compressed(syntax=syntax)
-    slices[0].Rows = slices[0].Columns = 60_000
-    with pytest.raises(FormatError, match="promises 7200000000 bytes"):
-        loaded(tmp_path / "s", slices)
-
-
-def test_many_frames_promised(tmp_path):
-    slices = compressed()
-    slices[0].NumberOfFrames = 2_000_000_000
-    slices[0].Modality = "NM"
-    with pytest.raises(InputError):
-        loaded(tmp_path / "s", slices)
-
-
-def test_limit_can_be_lowered_and_raised(tmp_path, monkeypatch):
-    slices, _ = stack(4)
-    monkeypatch.setenv("MEDSEG_MAX_GB", "3e-7")
-    with pytest.raises(InputError, match="MEDSEG_MAX_GB"):
-        loaded(tmp_path / "s", slices)
-    monkeypatch.setenv("MEDSEG_MAX_GB", "4e-7")
-    loaded(tmp_path / "s", slices).voxels()
-
-
-def deflated_bomb(path, before=True):
-    """A header of zeros without end, or pixels that inflate to far more than the header promises."""
-    slices, _ = stack(1)
-    slices[0].file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    slices[0].save_as(path, enforce_file_format=True)
-    content = path.read_bytes()
-    start = 132 + 12 + struct.unpack_from("<L", content, 140)[0]
-    plain = zlib.decompress(content[start:], -zlib.MAX_WBITS)
-    bomb = struct.pack("<HH2sHL", 9, 0x1001, b"OB", 0, 300 << 20)
-    at = plain.index(b"\x10\x00\x10\x00PN") if before else len(plain)
-    engine = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
-    packed = engine.compress(plain[:at] + (bomb if before else b""))
-    for _ in range(300):
-        packed += engine.compress(bytes(1 << 20))
-    path.write_bytes(content[:start] + packed + engine.compress(plain[at:]) + engine.flush())
-    return path
-
-
-def peak_growth(call):
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    call()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-
-
-def test_deflated_bombs(tmp_path):
-    early = deflated_bomb(tmp_path / "early.dcm")
-    late = deflated_bomb(tmp_path / "late.dcm", before=False)
-    assert early.stat().st_size < 2 << 20
-
-    def both():
-        with pytest.raises(FormatError, match="deflated|damaged"):
-            io.load(early).voxels()
-        io.load(late).voxels()  # what follows the pixels is never inflated
-
-    assert peak_growth(both) < 200
-
-
-def test_a_decoder_that_dies_or_hangs(tmp_path, monkeypatch):
-    folder = written(tmp_path / "s", compressed(3))
-    assert io.load(folder).voxels().shape == (1, 3, 48, 64)
-    for word in ("os.abort()", "time.sleep(60)", "bytearray(1 << 40)"):
-        monkeypatch.setattr(
-            decode, "_START",
-            f"import sys, os, time; sys.path[:] = {{path!r}}; from medseg.io import decode; "
-            f"decode.frame = lambda *_: {word}; decode.serve()",
-        )  # fmt: skip
-        monkeypatch.setattr(decode, "SECONDS", 3.0)
-        decode._close()
-        started = time.monotonic()
-        with pytest.raises(FormatError, match="pixels of slice 1 cannot be decoded"):
-            io.load(folder).voxels()
-        assert time.monotonic() - started < 30
-    monkeypatch.undo()
-    decode._close()
-    assert io.load(folder).voxels().shape == (1, 3, 48, 64)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_starts_its_own_worker(tmp_path):
-    folder = written(tmp_path / "s", compressed(3))
-    want = io.load(folder).voxels()
-    child = os.fork()
-    if not child:
-        os._exit(int(not (io.load(folder).voxels() == want).all()))
-    assert os.waitpid(child, 0)[1] == 0
-    assert (io.load(folder).voxels() == want).all()
-
-
-@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
-def test_damaged_frames(tmp_path, syntax):
-    slices = compressed(2, syntax)
-    whole = slices[1].PixelData
-    draw = np.random.default_rng(0)
-    for _ in range(8):
-        content = bytearray(whole)
-        for place in draw.integers(16, len(whole), 6):
-            content[place] = draw.integers(256)
-        slices[1].PixelData = bytes(content)
-        slices[1]["PixelData"].is_undefined_length = True
-        try:
-            io.load(written(tmp_path / "s", slices)).voxels()
-        except FormatError as error:
-            assert "\n" not in str(error)
-
-
-def test_garbage_for_a_frame(tmp_path):
-    slices = compressed(2)
-    slices[0].PixelData = encapsulate([b"\xff\xd8 not what it says" * 9])
-    slices[0]["PixelData"].is_undefined_length = True
-    with pytest.raises(FormatError, match="slice 1"):
-        loaded(tmp_path / "s", slices).voxels()

@@ -22,15 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import FormatError
+from medseg.io.dicom import codestreams
+from medseg.io.dicom.codestreams import Refused
 
 AnyArray = npt.NDArray[Any]
 
 SECONDS = 20.0  # longest time for one frame
 _EXTRA = 512 << 20  # bytes a worker may take beside the frame itself
 _START = "import sys; sys.path[:] = {path!r}; from medseg.io.dicom.decode import serve; serve()"
-# No permissive pydicom plugin decodes these: 12-bit extended, the retired progressive ones, and lossless JPEG.
-_OURS = frozenset(f"1.2.840.10008.1.2.4.{end}" for end in ("51", "53", "55", "57", "70"))
-_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 _FAILED = "The frame is damaged, missing, or compressed in a way that is not supported."
 
 
@@ -55,15 +54,17 @@ def frames(path: Path, numbers: Sequence[int], frame_bytes: int, workers: int = 
 
     Raises
     ------
+    Refused
+        A frame is not whole or contradicts its header.
     FormatError
         A frame cannot be decoded, takes too long or too much memory, or kills the worker.
     """
     worker, done = _borrow(workers), False
     try:
         for pixels in worker.decode(path, numbers, frame_bytes):
-            if pixels is None:
+            if pixels is None or isinstance(pixels, str):
                 done = True  # it has said so and waits for the next request
-                raise FormatError(_FAILED)
+                raise Refused(pixels) if pixels else FormatError(_FAILED)
             yield pixels
         done = True
     finally:
@@ -78,6 +79,11 @@ def frame(dataset: Any, number: int) -> AnyArray:
     Returns
     -------
     array (rows, columns) or (rows, columns, 3)
+
+    Raises
+    ------
+    Refused
+        It is not whole or contradicts the header. Decoders raise anything else.
     """
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
@@ -85,21 +91,22 @@ def frame(dataset: Any, number: int) -> AnyArray:
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     gray = int(dataset.get("SamplesPerPixel", 1)) == 1
     syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
-    if not gray and syntax.startswith("1.2.840.10008.1.2.4.") and syntax not in _LS:
-        # These decoders return pixel by pixel whatever the header says; pydicom 3.0 believes the header.
-        dataset.PlanarConfiguration = 0
-    pixels = _jpeg(dataset, number) if syntax in _OURS else pixel_array(dataset, index=number, raw=gray)
+    data, stream = b"", None
+    if syntax in codestreams.KNOWN:
+        data = codestreams.frame_data(dataset, number)
+        stream = codestreams.parsed(data, syntax)
+        codestreams.check_colours(stream, photometric, syntax)
+        if syntax not in codestreams.JPEG_LS:
+            # These decoders return pixel by pixel whatever the header says; pydicom 3.0 believes the header.
+            dataset.PlanarConfiguration = 0
+    if stream and syntax in codestreams.JPEG:
+        signed = int(dataset.get("PixelRepresentation", 0)) == 1
+        pixels = codestreams.jpeg_pixels(data, stream, photometric, signed)
+    else:
+        pixels = pixel_array(dataset, index=number, raw=gray)
+    if stream and gray:
+        codestreams.check_bits(pixels, stream, dataset)
     return apply_color_lut(pixels, dataset) if photometric == "PALETTE COLOR" else pixels
-
-
-def _jpeg(dataset: Any, number: int) -> AnyArray:
-    import imagecodecs
-    from pydicom.encaps import get_frame
-
-    count = int(dataset.get("NumberOfFrames", 1) or 1)
-    pixels: AnyArray = np.asarray(imagecodecs.jpeg_decode(get_frame(dataset.PixelData, number, number_of_frames=count)))
-    dtype = np.dtype(f"u{int(dataset.BitsAllocated) // 8}")
-    return pixels.astype(dtype, casting="safe")
 
 
 class _Worker:
@@ -119,8 +126,8 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.stdin is not None and not self._process.stdin.closed and self._process.poll() is None
 
-    def decode(self, path: Path, numbers: Sequence[int], frame_bytes: int) -> Iterator[AnyArray | None]:
-        """Send a request and take the answers, one for each frame; None, and no more, if a frame cannot be decoded."""
+    def decode(self, path: Path, numbers: Sequence[int], frame_bytes: int) -> Iterator[AnyArray | str | None]:
+        """Send a request and take the answers, one for each frame; None or why, and no more, if one cannot be decoded."""
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise FormatError(_FAILED)
@@ -131,7 +138,7 @@ class _Worker:
             with self._limited():
                 answer = _received(stdout)
             yield answer
-            if answer is None:
+            if answer is None or isinstance(answer, str):
                 return
 
     def _limited(self) -> _Limit:
@@ -161,8 +168,8 @@ class _Limit:
         self._timer.cancel()
 
 
-def _received(stream: IO[bytes]) -> AnyArray | None:
-    """The next answer of a worker: pixels, or None if it could not decode them.
+def _received(stream: IO[bytes]) -> AnyArray | str | None:
+    """The next answer of a worker: pixels, or why it did not decode them, None if only a library could tell.
 
     Raises
     ------
@@ -171,8 +178,8 @@ def _received(stream: IO[bytes]) -> AnyArray | None:
     """
     try:
         answer = pickle.load(stream)
-        if answer is None:
-            return None
+        if answer is None or isinstance(answer, str):
+            return answer
         out = np.empty(*answer)
     except (EOFError, pickle.UnpicklingError, OSError, ValueError, TypeError, MemoryError):
         raise FormatError(_FAILED) from None
@@ -266,8 +273,8 @@ def serve() -> None:
             try:
                 dataset = pydicom.dcmread(path, force=True) if dataset is None else dataset
                 pixels = np.ascontiguousarray(frame(dataset, number))
-            except BaseException:  # also Rust's PanicException; the parent knows what failed, not why
-                pickle.dump(None, out)
+            except BaseException as error:  # also Rust's PanicException; what libraries say may quote the header
+                pickle.dump(str(error) if isinstance(error, Refused) else None, out)
                 out.flush()
                 break
             pickle.dump((pixels.shape, pixels.dtype.str), out)

@@ -16,7 +16,7 @@ from medseg.io.common import reading
 from medseg.io.dicom.frames import MARKS, Plane, flat, refuse_place
 from medseg.io.dicom.headers import Header
 from medseg.io.dicom.pixels import check_size, header_number
-from medseg.io.dicom.stack import Slice, floats, instance_number
+from medseg.io.dicom.stack import JITTER_MM, Slice, floats, instance_number
 
 _SHARED = "SharedFunctionalGroupsSequence"
 _FRAMES = "PerFrameFunctionalGroupsSequence"
@@ -38,6 +38,11 @@ _WHERE = {
     ),
     "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
 }
+# Where these differ between frames of nuclear medicine, they are not slices of one volume.
+_VOLUMES = (
+    "EnergyWindowVector", "DetectorVector", "PhaseVector", "RotationVector", "RRIntervalVector", "TimeSlotVector",
+    "TimeSliceVector", "AngularViewVector",
+)  # fmt: skip
 _TYPES = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
 
 
@@ -88,11 +93,7 @@ def _frames(header: Header, count: int) -> list[Plane]:
         return _enhanced(header, count)
     if header.get("Modality") == "RTDOSE":
         return _offsets(header, count, _dose(header, count))
-    if (
-        header.get("Modality") == "NM"
-        and "DetectorInformationSequence" in header
-        and "TOMO" in header.text("ImageType")
-    ):
+    if header.get("Modality") == "NM" and _reconstructed(header):
         return _tomography(header, count)
     if count == 1:
         return [Plane(header, 0, None if flat(header) else Slice.from_dataset(header))]
@@ -180,15 +181,41 @@ def _dose(header: Header, count: int) -> list[float]:
         position = floats(header, "ImagePositionPatient", 3)
         if orientation is None or position is None or abs(abs(orientation[0] * orientation[4]) - 1) > 1e-4:
             raise GeometryError("GridFrameOffsetVector holds positions, which is defined for transverse planes only.")
+        if abs(offsets[0] - position[2]) > JITTER_MM:
+            raise GeometryError(
+                f"GridFrameOffsetVector starts neither at 0 nor at the z of ImagePositionPatient but "
+                f"{abs(offsets[0] - position[2]):.4g} mm from it, so where the dose planes lie is unknown; export the dose again."
+            )
         turned = float(np.sign(orientation[0] * orientation[4]))
         return [turned * (offset - offsets[0]) for offset in offsets]
     return list(offsets)
 
 
+def _reconstructed(header: Header) -> bool:
+    """Whether frames of nuclear medicine are slices (PS3.3 C.8.4.9).
+
+    Raises
+    ------
+    GeometryError
+        They are views of a turning camera, which hold sums along lines and no place.
+    InputError
+        They are several volumes in time.
+    """
+    kind = [*header.text("ImageType").upper().split("\\"), "", "", ""][2].strip()
+    if kind in ("TOMO", "GATED TOMO"):
+        raise GeometryError(
+            "The frames are projections of a turning camera, not slices in space; reconstruct them first."
+        )
+    if kind == "RECON GATED TOMO":
+        raise InputError("The file holds several volumes in time (gated), which is not read.")
+    return kind == "RECON TOMO" and "DetectorInformationSequence" in header
+
+
 def _tomography(header: Header, count: int) -> list[Plane]:
     """Reconstructed slices of nuclear medicine: the first place, and the distance of slices (PS3.3 C.8.4.11)."""
     with reading(Path("The detector information"), "DICOM"):
-        detectors = header.dataset.get("DetectorInformationSequence") or []
+        dataset = header.dataset
+        detectors = dataset.get("DetectorInformationSequence") or []
         item = detectors[0] if len(detectors) else Dataset()
         for keyword in ("ImagePositionPatient", "ImageOrientationPatient"):
             if keyword in item and keyword not in header:
@@ -196,16 +223,39 @@ def _tomography(header: Header, count: int) -> list[Plane]:
     step = floats(header, "SpacingBetweenSlices", 1)
     if step is None or step[0] == 0:
         raise refuse_place(f"The {count} frames have no SpacingBetweenSlices")
-    slices = header.dataset.get("NumberOfSlices", count)
+    slices = dataset.get("NumberOfSlices", count)
     if int(slices or count) != count:
         raise InputError("The file holds several volumes in time (gated or dynamic), which is not read.")
-    return _offsets(header, count, [k * step[0] for k in range(count)])
+    for keyword in _VOLUMES:
+        if len(set(_vector(dataset, keyword, count))) > 1:
+            raise InputError(f"The file holds several volumes, told apart by its {keyword}, which is not read.")
+    order = _vector(dataset, "SliceVector", count) or list(range(1, count + 1))
+    # The position is that of the first frame, and of slice 1: where these are two, nobody can say whose it is.
+    if sorted(order) != list(range(1, count + 1)) or order[0] != 1:
+        raise refuse_place(f"SliceVector does not number the {count} frames from 1 on")
+    return _offsets(header, count, [(number - 1) * step[0] for number in order])
+
+
+def _vector(dataset: Dataset, keyword: str, count: int) -> list[int]:
+    """Numbers of an attribute that has one for each frame; none if it is absent or empty.
+
+    Raises
+    ------
+    FormatError
+        It has numbers for fewer or more frames.
+    """
+    with reading(Path("The header"), "DICOM"):
+        value = dataset.get(keyword)
+        found = [] if value is None or value == "" else [int(one) for one in np.atleast_1d(np.array(value)).tolist()]
+    if len(found) not in (0, count):
+        raise FormatError(f"{keyword} does not have a number for each of the {count} frames; the header is damaged.")
+    return found
 
 
 def _offsets(header: Header, count: int, offsets: list[float]) -> list[Plane]:
     """Planes at distances along the normal from the place in the header."""
     first = Slice.from_dataset(header)
-    thickness = first.thickness or (abs(offsets[1]) if count > 1 else None)
+    thickness = first.thickness or (abs(offsets[1] - offsets[0]) if count > 1 else None)
     out = []
     for number, offset in enumerate(offsets):
         position = np.array(first.position) + offset * first.normal

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medseg.io.dicom.frames import MARKS, TIMES, Plane
-from medseg.io.dicom.stack import repeat_gap
+from medseg.errors import GeometryError
+from medseg.io.dicom.frames import Plane
+from medseg.io.dicom.repeats import Labels, told_apart, woven
+from medseg.io.dicom.stack import FloatArray, repeat_gap
 
 ALIKE = 2e-3  # largest difference of orientation cosines (0.1 degrees) within one group
 
@@ -32,11 +33,14 @@ class Group:
         In an order that does not depend on file names.
     apart : str
         What tells it from its siblings of the same UID; holds header text, never shown.
+    doubt : str
+        Why it may be more than one volume; empty if nothing speaks for that.
     """
 
     uid: str
     planes: tuple[Plane, ...]
     apart: str
+    doubt: str = ""
 
     @property
     def key(self) -> str:
@@ -79,13 +83,14 @@ def groups(planes: Sequence[Plane]) -> list[Group]:
 
 
 def _volumes(series: Group) -> list[Group]:
-    """Split by image size, colour, frame of reference, orientation; each flat image is a group of its own."""
+    """Split by study, kind, image size, colour, frame of reference, orientation; each flat image is a group of its own."""
     placed = [plane for plane in series.planes if plane.place]
     kinds: dict[tuple[object, ...], list[Plane]] = {}
     for plane in placed:
         kinds.setdefault(_kind(plane), []).append(plane)
     out: list[Group] = []
-    parts = [(kind, part) for kind in sorted(kinds, key=str) for part in _alike(kinds[kind])]
+    mixed = len({kind[-1] for kind in kinds}) > 1
+    parts = [(kind if mixed else kind[:-1], part) for kind in sorted(kinds, key=str) for part in _alike(kinds[kind])]
     for kind, part in sorted(parts, key=lambda one: -len(one[1])):  # the one most likely wanted first
         first = part[0].place
         turned = np.round(first.orientation, 2) + 0.0 if first else ()
@@ -110,7 +115,9 @@ def _size(plane: Plane) -> tuple[object, object]:
 def _kind(plane: Plane) -> tuple[object, ...]:
     scout = "LOCALIZER" in (plane.marks.get("ImageType") or "").upper()
     samples = str(plane.header.get("SamplesPerPixel", 1))
-    return (*_size(plane), samples, plane.place.frame or "" if plane.place else "", scout)
+    # A copied SeriesInstanceUID must not make one volume of two patients, of CT and PET, of activity and counts.
+    whose = tuple(plane.header.text(name) for name in ("StudyInstanceUID", "Modality", "SOPClassUID", "Units"))
+    return (*_size(plane), samples, plane.place.frame or "" if plane.place else "", scout, whose)
 
 
 def _alike(planes: list[Plane]) -> list[list[Plane]]:
@@ -129,76 +136,48 @@ def _alike(planes: list[Plane]) -> list[list[Plane]]:
 
 
 def _phases(group: Group) -> list[Group]:
-    """Split a group whose positions repeat by what tells the repeats apart; whole if nothing does."""
+    """Split a group whose positions repeat, or lie between each other, by what tells its slices apart.
+
+    Whole if nothing does; whole and refused if marks contradict each other.
+    """
     planes = [plane for plane in group.planes if plane.place]
     if len(planes) < 2 or len(planes) < len(group.planes):
         return [group]
-    where = _positions(planes)
+    along = _along(planes)
+    where = _positions(along)
     most = max(Counter(where).values())
-    if most == 1:
-        return [group]
-    labels = _labels(planes, where, most)
+    doubt = ""
+    labels: Labels | None
+    try:
+        if most > 1:
+            labels = told_apart(planes, where, most)
+        else:
+            labels, doubt = woven(planes, along.tolist())
+    except GeometryError as error:
+        return [replace(group, planes=(replace(planes[0], refused=error), *planes[1:]))]
     if labels is None:
-        return [group]
+        return [replace(group, doubt=doubt)]
     parts: dict[tuple[str, ...], list[Plane]] = {}
     for plane, label in zip(planes, labels, strict=True):
         parts.setdefault(label, []).append(plane)
     return [group.part(parts[label], str(label)) for label in sorted(parts, key=_natural)]
 
 
-def _positions(planes: Sequence[Plane]) -> list[int]:
-    """Number the positions along the normal; equal numbers lie at one position."""
+def _along(planes: Sequence[Plane]) -> FloatArray:
+    """Distance of each plane along the normal of the first, mm."""
     normal = planes[0].place.normal if planes[0].place else np.zeros(3)
-    along = np.array([plane.place.position for plane in planes if plane.place]) @ normal
+    found: FloatArray = np.array([plane.place.position for plane in planes if plane.place]) @ normal
+    return found
+
+
+def _positions(along: FloatArray) -> list[int]:
+    """Number the positions along the normal; equal numbers lie at one position."""
     order = np.argsort(along, kind="stable")
     gaps = np.diff(along[order])
     steps = np.concatenate([[0], np.cumsum(gaps >= repeat_gap(gaps))])
-    where = np.empty(len(planes), int)
+    where = np.empty(len(along), int)
     where[order] = steps
     return [int(place) for place in where]
-
-
-def _labels(planes: Sequence[Plane], where: list[int], most: int) -> list[tuple[str, ...]] | None:
-    """A label for each plane so that no position repeats under one label; None if there is no good one.
-
-    Tried in turn: one attribute with exactly as many values as there are repeats, two attributes together, one with more
-    values that still make stacks, and the order in time at each position.
-    """
-    values = {name: [plane.marks.get(name, "") for plane in planes] for name in _names(planes)}
-    varied = [name for name, found in values.items() if len(set(found)) > 1]
-    sets = [(name,) for name in varied] + list(combinations(varied, 2))
-    for exact in (True, False):
-        for names in sets:
-            labels = [tuple(values[name][i] for name in names) for i in range(len(planes))]
-            count = len(set(labels))
-            enough = count == most if exact else count * 0.5 * len(set(where)) <= len(planes)
-            if enough and len(set(zip(labels, where, strict=True))) == len(planes):
-                return labels
-    ranked = (_ranks(values[name], where, most) for name in TIMES)
-    return next((found for found in ranked if found), None)
-
-
-def _names(planes: Sequence[Plane]) -> list[str]:
-    """Attributes to try, best first: those of the list, then dimension indices of enhanced files."""
-    rest = sorted({name for plane in planes for name in plane.marks} - {*MARKS})
-    return [*MARKS, *rest]
-
-
-def _ranks(times: list[str], where: list[int], most: int) -> list[tuple[str, ...]] | None:
-    """Number the slices at each position in order of time; None unless all positions have as many, at different times."""
-    at: dict[int, list[tuple[float, int]]] = {}
-    for i, (time, place) in enumerate(zip(times, where, strict=False)):
-        try:
-            at.setdefault(place, []).append((float(time), i))
-        except ValueError:
-            return None
-    if not at or any(len({time for time, _ in found}) != most or len(found) != most for found in at.values()):
-        return None
-    labels: list[tuple[str, ...]] = [("",)] * len(where)
-    for found in at.values():
-        for rank, (_, i) in enumerate(sorted(found)):
-            labels[i] = (str(rank),)
-    return labels
 
 
 def _natural(label: tuple[str, ...]) -> list[tuple[int, float, str]]:

@@ -48,11 +48,13 @@ SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUI
 InstanceNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PlanarConfiguration BitsAllocated
 BitsStored HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit ImagePositionPatient
 ImageOrientationPatient PixelSpacing ImagerPixelSpacing NominalScannedPixelSpacing SliceThickness SpacingBetweenSlices
-RescaleSlope RescaleIntercept RescaleType Units DoseGridScaling GridFrameOffsetVector ModalityLUTSequence
+RescaleSlope RescaleIntercept RescaleType Units DoseGridScaling DoseUnits GridFrameOffsetVector ModalityLUTSequence
+RealWorldValueMappingSequence
 SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence SequenceOfUltrasoundRegions DetectorInformationSequence
 TemporalPositionIdentifier AcquisitionNumber AcquisitionTime AcquisitionDateTime ContentTime TriggerTime EchoTime
 EchoNumbers DiffusionBValue DiffusionGradientOrientation KVP InversionTime FlipAngle ConvolutionKernel StackID
-NominalPercentageOfCardiacPhase NominalPercentageOfRespiratoryPhase ContrastBolusAgent
+NominalPercentageOfCardiacPhase NominalPercentageOfRespiratoryPhase ContrastBolusAgent AcquisitionDate ContentDate
+PixelSpacingCalibrationType PixelAspectRatio
 """
 _KEYWORDS = _NAMES.split()
 PRIVATE_B = {0x0019100C: "b-value (0019,100C)", 0x00431039: "b-value (0043,1039)", 0x20011003: "b-value (2001,1003)"}

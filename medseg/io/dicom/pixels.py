@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,10 @@ import numpy.typing as npt
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless
 
 from medseg.errors import FormatError, InputError
-from medseg.io.common import reading
+from medseg.io.dicom import tables
 from medseg.io.dicom.headers import Header
+from medseg.io.dicom.scale import Scale, scale_of
+from medseg.io.dicom.scale import header_number as header_number  # which readers ask here, too
 
 AnyArray = npt.NDArray[Any]
 
@@ -42,6 +42,8 @@ class Stored:
     padding: tuple[int, int] | None  # stored values from and to which a pixel is padding
     table: tuple[int, AnyArray] | None  # Modality LUT: first stored value, values (n,)
     palette: np.dtype[Any] | None = None  # type of the colours a palette gives
+    display: bool = False  # MONOCHROME1
+    notes: tuple[str, ...] = ()  # what was decided
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -68,26 +70,6 @@ def quiet() -> Iterator[None]:
         log.disabled = before
 
 
-def header_number(header: Any, key: str, default: float) -> float:
-    """Return a header number, or `default` if it is absent or empty.
-
-    Raises
-    ------
-    FormatError
-        It is not one finite number; the message does not quote it.
-    """
-    value = header.get(key)
-    if value is None or value == "":
-        return float(default)
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        raise FormatError(f"{key} is not a number; the header is damaged.") from None
-    if not math.isfinite(found):
-        raise FormatError(f"{key} is not finite; the header is damaged.")
-    return found
-
-
 def stored(header: Header, scale: tuple[float, float] | None = None) -> Stored:
     """Read how the pixels of a file are stored.
 
@@ -103,36 +85,33 @@ def stored(header: Header, scale: tuple[float, float] | None = None) -> Stored:
     FormatError
         A field is malformed, pixels have other than 8, 16 or 32 bits, or there are no pixels.
     InputError
-        A kind of colour that is not read.
+        A kind of colour or scale that is not read.
     """
     if header.pixels is None:
         raise FormatError("A DICOM file has no pixels, or breaks off before them; get it again.")
     colour = _colour(header)
     bits, used, shift, dtype = _width(header)
-    signed = dtype.kind == "i"
-    table = None if colour or "ModalityLUTSequence" not in header else _table(header)
-    own = (header_number(header, "RescaleSlope", 1.0), header_number(header, "RescaleIntercept", 0.0))
-    slope, intercept = (1.0, 0.0) if colour or table else scale or own
-    if header.get("Modality") == "RTDOSE" and "DoseGridScaling" in header:
-        slope, intercept = header_number(header, "DoseGridScaling", 1.0), 0.0
-    if slope == 0:
-        raise FormatError("A slice has a RescaleSlope of 0; the header is damaged.")
-    inverted = None
-    if header.text("PhotometricInterpretation") == "MONOCHROME1" and dtype.kind != "f" and not measured(header):
+    signed, integers = dtype.kind == "i", dtype.kind != "f"
+    table = None if colour or "ModalityLUTSequence" not in header else tables.modality(header, signed)
+    if table and header.get("Modality") == "RTDOSE":
+        raise InputError("The RT dose has a Modality LUT, which is not read; export it again with a DoseGridScaling.")
+    # Colours have no scale; what a table gives is one already.
+    values = Scale(quantity=bool(table)) if colour or table else scale_of(header, scale, integers)
+    notes = [*values.notes, *(["values were looked up in a Modality LUT"] if table else [])]
+    if header.big and integers and bits == 32:
+        # Words of 16 bits (OW) leave it open: pydicom takes them whole, GDCM half by half.
+        notes.append("32-bit numbers in big-endian words of 16 bits were taken whole, highest byte first")
+    photometric = header.text("PhotometricInterpretation")
+    inverted, display = None, photometric == "MONOCHROME1" and integers
+    if display and not values.quantity:
         inverted = -1 if signed else (1 << used) - 1
-    palette = header.text("PhotometricInterpretation") == "PALETTE COLOR"
-    padding = None if colour or dtype.kind == "f" else _padding(header, signed, bits)
-    return Stored(dtype, used, shift, colour, inverted, slope, intercept, padding, table,
-                  _palette_type(header) if palette else None)  # fmt: skip
-
-
-def measured(header: Header) -> bool:
-    """Whether values are quantities, which MONOCHROME1 (a wish about display) must not turn round."""
-    if header.get("Modality") == "PT":
-        return True
-    # In CT a rescale without a RescaleType gives Hounsfield units (PS3.3 C.8.2.1).
-    rescaled = "RescaleIntercept" in header or "PerFrameFunctionalGroupsSequence" in header
-    return header.get("Modality") == "CT" and rescaled and header.text("RescaleType") in ("", "HU", "HU_MOD")
+        notes.append("MONOCHROME1: stored values were inverted, so that larger is brighter")
+    elif display:
+        notes.append("MONOCHROME1 is about display here: values are quantities and were not inverted")
+    palette = tables.palette_type(header) if photometric == "PALETTE COLOR" else None
+    padding = None if colour or not integers else _padding(header, signed, bits)
+    return Stored(dtype, used, shift, colour, inverted, values.slope, values.intercept, padding, table, palette,
+                  display, tuple(notes))  # fmt: skip
 
 
 def _colour(header: Header) -> bool:
@@ -177,35 +156,6 @@ def _padding(header: Header, signed: bool, bits: int) -> tuple[int, int] | None:
             # An explicit US in a signed image holds the same bits.
             ends.append(value if bits >= 16 else (value + 128) % 256 - 128 if signed else value % 256)
     return (min(ends), max(ends)) if ends else None
-
-
-def _table(header: Header) -> tuple[int, AnyArray]:
-    """Modality LUT: the first stored value it maps, and the values."""
-    with reading(Path("The Modality LUT"), "DICOM"):
-        item = header.dataset.ModalityLUTSequence[0]
-        count, first, bits = (int(value) for value in item.LUTDescriptor)
-        data = item["LUTData"].value
-        width = 1 if bits <= 8 and not isinstance(data, int) and len(data) == (count or 1 << 16) else 2
-        entries = (
-            np.frombuffer(data, f"{'>' if header.big else '<'}u{width}") if isinstance(data, bytes) else np.array(data)
-        )
-        if len(entries) < (count or 1 << 16):
-            raise FormatError("The Modality LUT is shorter than it says; the header is damaged.")
-        return first, entries[: count or 1 << 16].astype(np.uint16)
-
-
-def _palette_type(header: Header) -> np.dtype[Any]:
-    """Type of the colours: 8 bits also where 16 bits hold nothing but 8 bits shifted or repeated."""
-    with reading(Path("The colour palette"), "DICOM"):
-        dataset = header.dataset
-        if int(dataset.RedPaletteColorLookupTableDescriptor[2]) == 8:
-            return np.dtype("u1")
-        names = [f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")]
-        if any(name not in dataset for name in names):
-            return np.dtype("u2")
-        entries = np.concatenate([np.frombuffer(dataset[name].value, "<u2") for name in names])
-        high, low = entries >> 8, entries & 255
-        return np.dtype("u1" if not low.any() or (low == high).all() else "u2")
 
 
 def frame_size(header: Header) -> int:
@@ -262,8 +212,15 @@ def result(frames: Sequence[Stored]) -> np.dtype[Any]:
     As stored without a rescale; with one that is whole and the same for all, int16 or int32, whichever holds every value
     that the stored bits allow (`voxels.reader` takes int16 where the values fit); else float32, or float64 for more than
     24 bits.
+
+    Raises
+    ------
+    InputError
+        Some slices of MONOCHROME1 hold quantities and some do not.
     """
     first = frames[0]
+    if len({one.inverted is None for one in frames if one.display}) > 1:
+        raise InputError("Some MONOCHROME1 slices have a rescale and some have none; split the series.")
     if first.colour:
         return first.palette or first.dtype
     kinds = {np.dtype("u2") if one.table else one.dtype for one in frames}

@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from medseg.errors import GeometryError
 from medseg.grid import Grid
-from medseg.io.dicom.stack import JITTER, JITTER_MM, Slice, check_alike, repeat_gap, usual_gap
+from medseg.io.dicom.stack import JITTER, JITTER_MM, Slice, off_notes, repeat_gap, typical, usual_gap
 
 AnyArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 
 LIMIT = 50  # a gap of more than so many usual ones is not a gap but another place
+FINER = 4  # how many times as many slices may be made so that none is lost
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,8 @@ class Plan:
         Where each used slice begins in the result, (row, column) in pixels; zeros if none has to be moved.
     notes : list of str
         What was done.
+    lost : str
+        Which slices the result holds nothing of; empty if none.
     """
 
     order: list[int]
@@ -49,6 +52,7 @@ class Plan:
     weight: FloatArray
     shift: FloatArray
     notes: list[str]
+    lost: str = ""
 
     def apply(self, volume: AnyArray) -> AnyArray:
         """Resample used slices (channels, len(order), rows, columns) to (channels, *grid.shape), of the same type.
@@ -87,8 +91,7 @@ def plan(slices: Sequence[Slice], same: Callable[[int, int], bool]) -> Plan:
         Orientations or spacings differ, slices at one position hold different values, fewer than two positions are
         left, or a gap is so wide that there is no one stack.
     """
-    check_alike(slices)
-    first = slices[0]
+    first, wobble = typical(slices)
     positions = np.array([one.position for one in slices], dtype=np.float64)
     order, doubles = _without_doubles(positions, first.normal, same)
     positions = positions[order]
@@ -99,9 +102,8 @@ def plan(slices: Sequence[Slice], same: Callable[[int, int], bool]) -> Plan:
     if gaps.max() > LIMIT * usual_gap(gaps):
         raise GeometryError(f"A gap of {gaps.max():.4g} mm is too wide to be filled; load the parts one by one.")
     notes = [f"{doubles} duplicate slices with the same pixels were left out"] if doubles else []
-    count = round(float(along[-1] - along[0]) / usual_gap(gaps)) + 1
-    step = float(along[-1] - along[0]) / (count - 1)
-    between, weight = _between(along, along[0] + np.arange(count) * step, max(JITTER_MM, JITTER * step))
+    count, step, between, weight = _spread(along)
+    lost = _lost(between, [slices[i] for i in order])
     shift, extra, start = _shifts(positions, first, step)
     made = int((between[:, 0] != between[:, 1]).sum())
     if made:
@@ -117,7 +119,39 @@ def plan(slices: Sequence[Slice], same: Callable[[int, int], bool]) -> Plan:
     grid = Grid.from_dicom(
         shape, first.orientation, start.tolist(), end.tolist(), pixel_spacing=first.spacing, frame=first.frame
     )
-    return Plan(order, grid, between, weight, shift, ["resampled on request: " + "; ".join(notes or ["nothing"])])
+    told = [
+        "resampled on request: " + "; ".join(notes or ["nothing"]),
+        *off_notes(0.0, wobble),
+        *([lost] if lost else []),
+    ]
+    return Plan(order, grid, between, weight, shift, told, lost)
+
+
+def _spread(along: FloatArray) -> tuple[int, float, npt.NDArray[np.int64], FloatArray]:
+    """How many slices the result has, how far apart, and what they lie between; the usual gap unless that loses slices."""
+    gaps = np.diff(along)
+    extent = float(along[-1] - along[0])
+    out: list[tuple[int, float, npt.NDArray[np.int64], FloatArray]] = []
+    for gap in (usual_gap(gaps), float(gaps.min())):
+        count = round(extent / gap) + 1
+        if out and count > FINER * len(along):
+            break
+        step = extent / (count - 1)
+        between, weight = _between(along, along[0] + np.arange(count) * step, max(JITTER_MM, JITTER * step))
+        out.append((count, step, between, weight))
+        if len(np.unique(between)) == len(along):
+            break
+    return out[-1]
+
+
+def _lost(between: npt.NDArray[np.int64], ordered: Sequence[Slice]) -> str:
+    """Name the slices that no slice of the result is made of."""
+    gone = sorted({*range(len(ordered))} - {*between.ravel().tolist()})
+    if not gone:
+        return ""
+    shown = ", ".join(f"{i + 1} (InstanceNumber {ordered[i].number})" for i in gone[:8])
+    more = f" and {len(gone) - 8} more" if len(gone) > 8 else ""
+    return f"{len(gone)} of {len(ordered)} slices lie too close to others and left nothing in the result: {shown}{more}"
 
 
 def _without_doubles(

@@ -17,9 +17,9 @@ from medseg.grid import Grid
 from medseg.image import Image, LazyArray, Source
 from medseg.io.dicom import regular
 from medseg.io.dicom.discover import Found, Given, find
-from medseg.io.dicom.frames import Plane, flat_grid
+from medseg.io.dicom.frames import Plane, check_alone, flat_grid
 from medseg.io.dicom.groups import Group
-from medseg.io.dicom.pixels import Stored, check_size, frame_size, header_number, measured, quiet, result, stored
+from medseg.io.dicom.pixels import Stored, check_size, frame_size, header_number, quiet, result, stored
 from medseg.io.dicom.stack import Slice, arrange
 from medseg.io.dicom.voxels import Item, reader
 from medseg.io.limits import check_claim
@@ -111,8 +111,8 @@ def read(
     with quiet():
         found = find(path)
         group = _chosen(found, series)
-        image = _image(group, found, regularize)
-    found.warn()
+        image, aloud = _image(group, found, regularize)
+    found.warn(*aloud)
     return image
 
 
@@ -190,7 +190,7 @@ def _described(group: Group, found: Found) -> Series:
     try:
         items = _items(planes)
         if group.flat:
-            grid, _ = flat_grid(planes[0].header)
+            grid, *_ = flat_grid(planes[0].header)
         else:
             order, grid, _ = arrange([plane.place for plane in planes if plane.place])
             planes = tuple(planes[i] for i in order)
@@ -223,6 +223,7 @@ def _items(planes: Sequence[Plane]) -> list[Item]:
         if mark not in known:
             known[mark] = stored(header, plane.scale)
             check_size(header, int(header_number(header, "NumberOfFrames", 1)))
+            check_alone(header)
         items.append((header, plane.frame, known[mark]))
     if len({one.colour for *_, one in items}) > 1:
         raise InputError("Some slices are gray and some in colour; split the series.")
@@ -230,33 +231,35 @@ def _items(planes: Sequence[Plane]) -> list[Item]:
     return items
 
 
-def _image(group: Group, found: Found, regularize: bool) -> Image:
-    """Make the image of a group."""
+def _image(group: Group, found: Found, regularize: bool) -> tuple[Image, list[str]]:
+    """Make the image of a group, and say what of its notes should be heard."""
     if _near_damage(group, found):
         raise FormatError("A DICOM file beside these has a damaged or truncated header; get it again.")
     planes = group.planes
     items = _items(planes)
     channels = _COLOURS if items[0][2].colour else ("gray",)
     if group.flat:
-        grid, told = flat_grid(planes[0].header)
+        grid, told, aloud = flat_grid(planes[0].header)
         shape = (len(channels), 1, *grid.shape)
         load = reader(items, shape, [1])
         array = LazyArray((len(channels), *grid.shape), result([one for *_, one in items]), lambda: load()[:, 0])
         order = [0]
     else:
-        order, grid, told, array = _volume(planes, items, len(channels), regularize)
+        order, grid, told, array, aloud = _volume(planes, items, len(channels), regularize)
+    if group.doubt:
+        told, aloud = [*told, group.doubt], [*aloud, group.doubt]
     told += _values_notes([items[i] for i in order])
     first = planes[order[0]].header
     uids = {key: first.text(key) for key in ("StudyInstanceUID", "SeriesInstanceUID") if first.text(key)}
     files = tuple(dict.fromkeys(planes[i].header.path for i in order))
     modality = _MODALITIES.get(first.text("Modality"), "other")
-    return Image(array, grid, modality, channels, Source(files, "dicom", uids, (*found.notes, *told)))
+    return Image(array, grid, modality, channels, Source(files, "dicom", uids, (*found.notes, *told))), aloud
 
 
 def _volume(
     planes: Sequence[Plane], items: Sequence[Item], channels: int, regularize: bool
-) -> tuple[list[int], Grid, list[str], LazyArray]:
-    """Order of the planes, their grid, notes and voxels, regular or made so."""
+) -> tuple[list[int], Grid, list[str], LazyArray, list[str]]:
+    """Order of the planes, their grid, notes and voxels, regular or made so, and what of the notes should be heard."""
     slices = [plane.place for plane in planes if plane.place]
     kind = result([one for *_, one in items])
     try:
@@ -267,12 +270,13 @@ def _volume(
     else:
         used = [items[i] for i in order]
         load = reader(used, (channels, *grid.shape), range(1, len(used) + 1))
-        return order, grid, told, LazyArray((channels, *grid.shape), kind, load)
+        return order, grid, told, LazyArray((channels, *grid.shape), kind, load), []
     plan = _plan(slices, items, channels)
     used = [items[i] for i in plan.order]
     check_claim(channels * int(np.prod(plan.grid.shape)) * kind.itemsize, _NAME)
     load = reader(used, (channels, len(used), slices[0].rows, slices[0].columns), range(1, len(used) + 1))
-    return plan.order, plan.grid, plan.notes, LazyArray((channels, *plan.grid.shape), kind, lambda: plan.apply(load()))
+    array = LazyArray((channels, *plan.grid.shape), kind, lambda: plan.apply(load()))
+    return plan.order, plan.grid, plan.notes, array, [plan.lost] if plan.lost else []
 
 
 def _plan(slices: list[Slice], items: Sequence[Item], channels: int) -> regular.Plan:
@@ -286,18 +290,10 @@ def _plan(slices: list[Slice], items: Sequence[Item], channels: int) -> regular.
 
 def _values_notes(items: Sequence[Item]) -> list[str]:
     """What was decided about values."""
-    notes = []
-    if any(one.inverted is not None for *_, one in items):
-        notes.append("MONOCHROME1: stored values were inverted, so that larger is brighter")
-    elif any(header.get("PhotometricInterpretation") == "MONOCHROME1" and measured(header) for header, *_ in items):
-        notes.append("MONOCHROME1 is about display here: values are quantities and were not inverted")
+    notes = list(dict.fromkeys(note for *_, one in items for note in one.notes))
     paddings = {one.padding for *_, one in items} - {None}
     if paddings:
         ends = sorted({value for padding in paddings if padding for value in padding})
         shown = " to ".join(map(str, (ends[0], ends[-1]) if len(ends) > 1 else ends))
         notes.append(f"pixels stored as {shown} are padding, not measured; they are rescaled like the others")
-    if any(one.table for *_, one in items):
-        notes.append("values were looked up in a Modality LUT")
-    if any(header.get("Modality") == "RTDOSE" for header, *_ in items):
-        notes.append("values are RT dose, scaled by DoseGridScaling")
     return notes

@@ -17,6 +17,7 @@ FloatArray = npt.NDArray[np.float64]
 
 JITTER_MM, JITTER = 0.05, 0.02  # a slice may lie off the fitted line by the larger of 0.05 mm and 2 % of the spacing
 SAME = 1e-4  # tolerance of orientation cosines and of pixel spacing (as a share) within a series
+TOLD_MM = 1e-3  # what lies further off than this is told
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,7 @@ def arrange(slices: Sequence[Slice]) -> tuple[list[int], Grid, list[str]]:
     GeometryError
         Sizes, orientations, spacings or frames of reference differ; positions repeat, leave gaps or are sheared.
     """
-    check_alike(slices)
-    first = slices[0]
+    first, wobble = typical(slices)
     normal = first.normal
     positions = np.array([one.position for one in slices], dtype=np.float64)
     order = np.argsort(positions @ normal, kind="stable").tolist()
@@ -142,8 +142,7 @@ def arrange(slices: Sequence[Slice]) -> tuple[list[int], Grid, list[str]]:
     _check_upright((last - start) / (len(slices) - 1), normal, len(slices))
     ends = (start.tolist(), last.tolist())
     grid = Grid.from_dicom(shape, first.orientation, *ends, pixel_spacing=first.spacing, frame=first.frame)
-    worst = float(residual.max())
-    return order, grid, [f"slices lie up to {worst:.3g} mm off a regular stack"] if worst > 1e-3 else []
+    return order, grid, off_notes(float(residual.max()), wobble)
 
 
 def _line(positions: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -155,27 +154,57 @@ def _line(positions: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     return middle + index[0] * step, middle + index[-1] * step, residual
 
 
-def check_alike(slices: Sequence[Slice]) -> None:
-    """Raise GeometryError unless sizes, orientations, pixel spacings and frames of reference are the same."""
-    first = slices[0]
-    row, column = np.array(first.orientation).reshape(2, 3)
-    lengths = np.linalg.norm(row), np.linalg.norm(column)
-    if np.abs(np.array(lengths) - 1).max() > SKEW or abs(row @ column) > SKEW:
-        raise GeometryError("ImageOrientationPatient is not two perpendicular unit vectors; the header is damaged.")
+def off_notes(residual: float, wobble: float) -> list[str]:
+    """What to tell about slices that lie a little off: positions off the line, and orientation and spacing, mm."""
+    notes = [f"slices lie up to {residual:.3g} mm off a regular stack"] if residual > TOLD_MM else []
+    if wobble > TOLD_MM:
+        notes.append(f"orientation or PixelSpacing differs between slices, by up to {wobble:.3g} mm at the far corner")
+    return notes
+
+
+def typical(slices: Sequence[Slice]) -> tuple[Slice, float]:
+    """Return the slice whose orientation and spacing hold for all, and how far off that is at the far corner of any, mm.
+
+    Raises
+    ------
+    GeometryError
+        Sizes, orientations, pixel spacings or frames of reference are not the same.
+    """
+    _check_axes(slices[0])
     sizes = {(one.rows, one.columns) for one in slices}
     frames = {one.frame for one in slices}
     for what, count in (("image sizes", len(sizes)), ("frames of reference", len(frames))):
         if count > 1:
             raise GeometryError(f"The series has slices of {count} different {what}; split it.")
-    for what, values, scale in (
-        ("orientation", np.array([one.orientation for one in slices]), 1.0),
-        ("PixelSpacing", np.array([one.spacing for one in slices]), min(first.spacing)),
+    axes = np.array([one.orientation for one in slices]).reshape(-1, 2, 3)  # along a row, down a column
+    steps = np.array([one.spacing for one in slices])[:, ::-1]  # from column to column, from row to row
+    turned = np.abs(axes - np.median(axes, axis=0)).max(axis=(1, 2))
+    wider = np.abs(steps - np.median(steps, axis=0)).max(axis=1)
+    middle = int(np.argmin(turned + wider))  # the first where all are the same
+    first = slices[middle]
+    _check_axes(first)
+    reach = np.array([first.columns - 1, first.rows - 1])
+    off = np.zeros(len(slices))
+    for what, share, mm in (
+        ("orientation", turned, (np.linalg.norm(axes - axes[middle], axis=2) * steps[middle]) @ reach),
+        ("PixelSpacing", wider / steps.min(), np.abs(steps - steps[middle]) @ reach),
     ):
-        differ = int((np.abs(values - np.median(values, axis=0)).max(axis=1) > SAME * scale).sum())
+        differ = int(((share > SAME) | (mm > JITTER_MM)).sum())
         if differ:
             raise GeometryError(
-                f"The {what} of {differ} of {len(slices)} slices differs from the others; split the series."
+                f"The {what} of {differ} of {len(slices)} slices differs from the others, by up to {mm.max():.3g} mm at "
+                "the far corner; split the series."
             )
+        off += mm
+    return first, float(off.max())
+
+
+def _check_axes(one: Slice) -> None:
+    """Raise GeometryError unless the orientation is two perpendicular unit vectors."""
+    row, column = np.array(one.orientation).reshape(2, 3)
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if np.abs(np.array(lengths) - 1).max() > SKEW or abs(row @ column) > SKEW:
+        raise GeometryError("ImageOrientationPatient is not two perpendicular unit vectors; the header is damaged.")
 
 
 def _check_regular(slices: Sequence[Slice], along: FloatArray, residual: FloatArray) -> None:

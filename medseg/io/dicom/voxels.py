@@ -19,6 +19,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from medseg.errors import FormatError, InputError
 from medseg.io.common import reading
 from medseg.io.dicom import decode
+from medseg.io.dicom.codestreams import Refused
 from medseg.io.dicom.elements import deflated_bytes, inflated
 from medseg.io.dicom.headers import Header
 from medseg.io.dicom.pixels import THREADS, Stored, frame_size, highest, lowest, native, quiet, result
@@ -126,14 +127,20 @@ def _pixels(
                 number += 1
             return
         with reading(Path("A DICOM file"), "DICOM"):
+            if header.big:
+                _check_words(header, items[slots[0]][2].dtype.itemsize)
             if items[slots[0]][2].colour:
                 dataset = _whole(header, frames)
                 for frame in frames:
                     yield decode.frame(dataset, frame)
             elif header.syntax == DeflatedExplicitVRLittleEndian:
                 yield from _deflated(header, frames, items[slots[0]][2], out.shape[2:])
+            elif header.big:
+                yield _big(header, frames[0], items[slots[0]][2], out.shape[2:])
             else:
                 yield _native(header, frames[0], items[slots[0]][2], out[0, slots[0]])
+    except Refused as error:
+        raise FormatError(f"The pixels of slice {number} cannot be decoded: {error}.") from None
     except FormatError:
         raise FormatError(
             f"The pixels of slice {number} cannot be decoded: they are missing, damaged, or compressed in a way "
@@ -159,9 +166,9 @@ _own = threading.local()
 
 
 def _native(header: Header, frame: int, one: Stored, target: AnyArray) -> AnyArray | None:
-    """Read one frame of an uncompressed file, straight into `target` where the bytes are the values."""
+    """Read one frame of an uncompressed little-endian file, straight into `target` where the bytes are the values."""
     start = (header.pixels or ("", 0, 0))[1] + frame * frame_size(header)
-    straight = one.exact and one.dtype == target.dtype and not header.big
+    straight = one.exact and one.dtype == target.dtype
     # A buffer per thread: fresh memory for every slice costs more than the reading.
     if straight:
         buffer = target
@@ -177,9 +184,35 @@ def _native(header: Header, frame: int, one: Stored, target: AnyArray) -> AnyArr
             if not count:
                 raise FormatError("The file is shorter than it was.")
             view = view[count:]
-    if header.big:
-        buffer.byteswap(inplace=True)
     return None if straight else buffer
+
+
+def _words(header: Header) -> int:
+    """Bytes of the words that the pixels of a big-endian file are stored in, 0 if unknown."""
+    with header.path.open("rb") as stream:
+        stream.seek((header.pixels or ("", 8, 0))[1] - 8)  # the VR lies eight bytes before the value
+        return {b"OB": 1, b"OW": 2, b"OF": 4, b"OD": 8}.get(stream.read(2), 0)
+
+
+def _check_words(header: Header, width: int) -> None:
+    """Raise Refused if the order of the bytes of big-endian pixels of `width` bytes is open."""
+    # Of 32 bits in OW `pixels.stored` tells how they are taken.
+    if (_words(header), width) not in ((1, 1), (2, 1), (2, 2), (2, 4), (4, 4), (8, 8)):
+        raise Refused(f"the order of the bytes of {8 * width} big-endian bits is in doubt; export the series again")
+
+
+def _big(header: Header, frame: int, one: Stored, shape: tuple[int, ...]) -> AnyArray:
+    """Read one frame of an uncompressed big-endian file."""
+    size = frame_size(header)
+    start = frame * size
+    words = _words(header) == 2 and one.dtype.itemsize == 1  # two pixels to a word, the first in its low byte
+    odd = start % 2 if words else 0
+    with header.path.open("rb") as stream:
+        stream.seek((header.pixels or ("", 0, 0))[1] + start - odd)
+        data = stream.read(odd + size + ((odd + size) % 2 if words else 0))
+    if words:
+        data = np.frombuffer(data, ">u2").astype("<u2").tobytes()[odd : odd + size]
+    return np.frombuffer(data, one.dtype.newbyteorder(">")).astype(one.dtype).reshape(shape)
 
 
 def _fill(out: AnyArray, pixels: AnyArray, one: Stored, number: int) -> None:

@@ -70,6 +70,19 @@ def _nested(folder: Path) -> Written:
     return truth
 
 
+@here("half of a series in a linked folder")
+def _linked(folder: Path) -> Written:
+    planes = stack(8, angles=(10, 20, 30))
+    truth = save(folder / "all", planes)
+    (folder / "study").mkdir()
+    (folder / "store").mkdir()
+    for i, file in enumerate(sorted((folder / "all").iterdir())):
+        shutil.move(file, folder / ("study" if i % 2 else "store") / file.name)
+    (folder / "study" / "more").symlink_to(folder / "store", target_is_directory=True)
+    (folder / "study" / "loop").symlink_to(folder / "study", target_is_directory=True)
+    return folder / "study", [truth]
+
+
 @here("junk among the slices")
 def _junk(folder: Path) -> Written:
     truth = save(folder, stack())

@@ -14,6 +14,7 @@ from pydicom.uid import (
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    NuclearMedicineImageStorage,
     SecondaryCaptureImageStorage,
 )
 
@@ -183,3 +184,42 @@ def _capture(folder: Path) -> Written:
 @here("single-frame slices that say NumberOfFrames 1")
 def _said(folder: Path) -> Written:
     return save(folder, stack(NumberOfFrames=1))
+
+
+def _nuclear(folder: Path, kind: str, order: Many[int] = (1, 2, 3, 4, 5, 6), **tags: Any) -> tuple[Path, list[Truth]]:
+    """One file of nuclear medicine: frame n is slice `order[n]` of six, 4 mm apart."""
+    planes = stack(step=4.0, shape=(6, 8), dtype="uint16", RescaleSlope=None, RescaleIntercept=None)
+    first = planes[0].dataset
+    dataset = stack(1, SOPClassUID=NuclearMedicineImageStorage, Modality="NM", **tags)[0].dataset
+    for key in ("Rows", "Columns", "PixelRepresentation", "PixelSpacing"):
+        setattr(dataset, key, first.get(key))
+    dataset.DetectorInformationSequence = _item(
+        ImagePositionPatient=first.ImagePositionPatient, ImageOrientationPatient=first.ImageOrientationPatient
+    )
+    for key in ("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept"):
+        delattr(dataset, key)
+    dataset.ImageType, dataset.NumberOfFrames = ["ORIGINAL", "PRIMARY", kind, "EMISSION"], 6
+    dataset.SpacingBetweenSlices = "4"
+    dataset.PixelData = b"".join(planes[number - 1].dataset.PixelData for number in order)
+    return _one(folder, dataset), [Truth.of(planes)]
+
+
+@here("nuclear medicine, reconstructed")
+def _reconstructed(folder: Path) -> Written:
+    return _nuclear(folder, "RECON TOMO", NumberOfSlices=6)
+
+
+@here("nuclear medicine, frames in the order of SliceVector")
+def _vector(folder: Path) -> Written:
+    order = [1, 3, 5, 6, 4, 2]
+    return _nuclear(folder, "RECON TOMO", order, SliceVector=order)
+
+
+@here("nuclear medicine, projections", "refused", word="projection")
+def _projections(folder: Path) -> Written:
+    return _nuclear(folder, "TOMO", AngularViewVector=[1, 2, 3, 4, 5, 6])[0], []
+
+
+@here("nuclear medicine, two energy windows", "refused", word="EnergyWindow")
+def _windows(folder: Path) -> Written:
+    return _nuclear(folder, "RECON TOMO", EnergyWindowVector=[1, 1, 1, 2, 2, 2], SliceVector=[1, 2, 3, 1, 2, 3])[0], []

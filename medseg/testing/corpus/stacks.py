@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -217,3 +218,70 @@ def _two_pixels(folder: Path) -> Written:
 @here("two frames of reference in one series", "series", word="series|frame")
 def _two_frames(folder: Path) -> Written:
     return _several(folder, stack(), stack(seed=1, FrameOfReferenceUID="1.2.10"))
+
+
+def _passes(folder: Path, *tags: Callable[[int], dict[str, Any]], apart: float = 0.0, **kind: Any) -> Written:
+    """Stacks of six slices, the n-th `apart` mm times n further on; each slice k has the attributes its function gives."""
+    parts = []
+    for number, own in enumerate(tags):
+        parts.append(stack(origin=(-10.0, 20.0, 30.0 + number * apart), seed=number, **kind))
+        for k, plane in enumerate(parts[-1]):
+            for key, value in own(k).items():
+                setattr(plane.dataset, key, value)
+    return _several(folder, *parts)
+
+
+@here("two time points, TriggerTime jitters", "series", word="series")
+def _jittering(folder: Path) -> Written:
+    def own(number: int) -> Callable[[int], dict[str, Any]]:
+        return lambda k: {
+            "TriggerTime": str(600 + k + (7 if (k + number) % 2 else -5)), "AcquisitionTime": f"10{10 + number}{k:02d}"
+        }  # fmt: skip
+
+    return _passes(folder, own(0), own(1), Modality="MR")
+
+
+@here("two time points, one across midnight", "series", word="series")
+def _midnight(folder: Path) -> Written:
+    before = ("235957", "235958", "235959", "000000", "000001", "000002")
+    return _passes(folder, lambda k: {"AcquisitionTime": before[k]}, lambda k: {"AcquisitionTime": f"0002{k:02d}"})
+
+
+@here("AcquisitionNumber and AcquisitionTime contradict each other", "refused", word="different ways")
+def _contradictory(folder: Path) -> Written:
+    def own(number: int) -> Callable[[int], dict[str, Any]]:
+        return lambda k: {"AcquisitionNumber": 1 + (k + number) % 2, "AcquisitionTime": f"10{10 + number}{k:02d}"}
+
+    _passes(folder, own(0), own(1))
+    return []
+
+
+_ALTERNATING: dict[str, tuple[str, Any, Any, float]] = {
+    "two energies, the second half a slice further on": ("KVP", "80", "140", 1.25),
+    "two phases, the second 0.2 mm further on": ("AcquisitionNumber", 1, 2, 0.2),
+    "CT and PET of one SeriesInstanceUID, one after the other": ("Modality", "CT", "PT", 15.0),
+    "two studies of one SeriesInstanceUID, one after the other": ("StudyInstanceUID", "1.2.1", "1.2.2", 15.0),
+    "activity and counts, one after the other": ("Units", "BQML", "CNTS", 15.0),
+}
+for _name, (_tag, _one, _other, _apart) in _ALTERNATING.items():
+
+    @here(_name, "series", word="series")
+    def _alternating(
+        folder: Path, tag: str = _tag, one: Any = _one, other: Any = _other, apart: float = _apart
+    ) -> Written:
+        kind = {"Modality": "PT"} if tag == "Units" else {}
+        return _passes(folder, lambda _: {tag: one}, lambda _: {tag: other}, apart=apart, **kind)
+
+
+@here("odd slices first, then even ones")
+def _interleaved(folder: Path) -> Written:
+    planes = stack(8, Modality="MR")
+    for i, plane in enumerate(planes):
+        plane.dataset.AcquisitionTime = plane.dataset.ContentTime = f"101{i % 2}00"
+    return save(folder, planes)
+
+
+@here("a dense part and a sparse one", "regularize", word=GAP)
+def _dense(folder: Path) -> Written:
+    distances = [0, 1, 2, 3, 4, 9, 14, 19, 24, 29, 34]
+    return save(folder, stack(distances=distances, ramp=True), ramp=ramp_of())

@@ -20,6 +20,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from medseg.testing.corpus import codecs
 from medseg.testing.corpus.case import Case, Written, case
 from medseg.testing.series import FloatArray, Plane, Truth, put, save, stack
 
@@ -27,7 +28,7 @@ CASES: list[Case] = []
 here = partial(case, CASES)
 
 OBLIQUE = (10.0, -20.0, 30.0)
-RAW: dict[str, Any] = {"RescaleSlope": None, "RescaleIntercept": None}
+RAW = codecs.RAW
 
 
 def _filled(planes: list[Plane], stored: npt.NDArray[Any], values: FloatArray) -> list[Plane]:
@@ -221,17 +222,9 @@ def _coloured(folder: Path, stored_as: str, close: float = 0.0, **tags: Any) -> 
         rgb = np.random.default_rng(i).integers(0, 256, (3, 5, 7)).astype(np.uint8)
         plane.values = rgb.astype(np.float64)
         if stored_as == "ybr":
-            rgb = _ybr(rgb)
+            rgb = codecs.ybr_full(rgb)
         plane.dataset.PixelData = (rgb if stored_as == "planes" else np.moveaxis(rgb, 0, -1)).tobytes() + b"\0"
     return save(folder, planes, close=close)
-
-
-def _ybr(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """YBR_FULL of PS3.3 C.7.6.3.1.2."""
-    turn = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]])
-    out: npt.NDArray[np.float64] = np.einsum("ij,jyx->iyx", turn, rgb.astype(np.float64))
-    shifted: npt.NDArray[np.float64] = np.rint(out + np.array([0, 128, 128])[:, None, None])
-    return np.asarray(np.clip(shifted, 0, 255), np.uint8)
 
 
 @here("RGB")
@@ -264,3 +257,6 @@ def _palette(folder: Path) -> Written:
         plane.values = table[:, stored].astype(np.float64)
         wide.append(plane.values * 257)
     return save(folder, planes, also=(np.stack(wide, axis=1),))
+
+
+CASES.extend(codecs.CASES)
