@@ -37,6 +37,7 @@ lint: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/make_models_page.py
+	$(BIN)/python docs/make_numbers_page.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # make train CONFIG=nuclei3d: goes on from its last checkpoint when run again
