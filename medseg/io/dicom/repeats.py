@@ -225,7 +225,10 @@ def woven(planes: Sequence[Plane], along: Sequence[float]) -> tuple[Labels | Non
     if labels and _regular(planes, labels):
         return labels, ""
     for name in (*_APART, *_MAYBE):
-        labels = [(_rounded(plane.marks.get(name, "")),) for plane in planes]
+        texts = [plane.marks.get(name, "") for plane in planes]
+        if len(set(texts)) < 2:
+            continue
+        labels = [(_rounded(text),) for text in texts]
         if not _between(labels, along) or not _regular(planes, labels):
             continue
         if name in _APART or not _regular(planes, [("",)] * len(planes)):
