@@ -130,7 +130,8 @@ class Summary:
             counts = case.counts()
             rows.append(
                 {
-                    "case": case.name,
+                    # a file name may hold bytes that are no text
+                    "case": case.name.encode("utf-8", "backslashreplace").decode(),
                     "source": case.source,
                     "true objects": counts.tp + counts.fn,
                     "predicted objects": counts.tp + counts.fp,

@@ -283,3 +283,10 @@ def test_one_call_for_lists_hands_each_case_its_own():
     first, second = sorted(summary.cases, key=lambda c: c.name)
     assert first.counts().fn == 0 and second.counts().fn == 1
     assert first.table.prediction.scores.tolist() == [0.3] and second.table.spacing == (1.0, 2.0)
+
+
+def test_a_name_of_bytes_that_are_no_text_can_be_shown():
+    truth, found = row(2, 2, hit=[1])
+    summary = score([found], [truth], names=["a\udcff"])
+    assert summary.case_table()["case"].tolist() == ["a\\udcff"]
+    assert "a\\udcff" in summary.case_table().to_csv()
