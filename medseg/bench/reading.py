@@ -13,7 +13,7 @@ import pydicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from medseg.bench.timing import Row, rows
+from medseg.bench.rows import Row, rows
 
 SLICES, SIZE = 300, 512
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 
-from medseg.bench.timing import Row, rows
+from medseg.bench.rows import Row, rows
 
 HOW = (
     "StarDist, Cellpose and panoptica are left out: set MEDSEG_PEERS to the python of an environment with "

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Row:
-    """A median time and its ratio to the first row of its bench; peak memory over the data's own size where it was measured."""
-
-    name: str
-    seconds: float
-    ratio: float
-    peak: float | None = None
+from medseg.bench.rows import Row, rows
 
 
 def startup(repeat: int) -> list[Row]:
@@ -86,10 +76,3 @@ def _run(jobs: dict[str, Callable[[], object]], repeat: int) -> list[Row]:
             if turn:
                 times[name].append(time.perf_counter() - started)
     return rows(times)
-
-
-def rows(times: dict[str, list[float]], peaks: dict[str, float] | None = None) -> list[Row]:
-    """Medians, and their ratios to the first."""
-    median = {name: statistics.median(t) for name, t in times.items()}
-    first = next(iter(median.values()))
-    return [Row(name, seconds, seconds / first, (peaks or {}).get(name)) for name, seconds in median.items()]

@@ -13,7 +13,7 @@ from medseg.errors import FormatError, InputError, MedsegError, MissingError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medseg.io.coco import CocoImage
+    from medseg.io.cocodata import CocoImage
 
 _TABLES = tuple(f"_{kind}{suffix}" for kind in ("instances", "table") for suffix in (".csv", ".parquet"))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from medseg.errors import FormatError, InputError, MedsegWarning, MissingError
 from medseg.io import rle
-from medseg.io.coco import Coco, CocoImage
+from medseg.io.cocodata import Coco, CocoImage
 from medseg.io.limits import check_claim
 
 _LABEL = 4  # bytes of a label: what an image claims is what painting it would take

@@ -15,7 +15,7 @@ from medseg.candidates import Candidates
 from medseg.errors import InputError
 from medseg.instances import Instances
 from medseg.io import rle
-from medseg.io.coco import Coco
+from medseg.io.cocodata import Coco
 from medseg.ops.contours import outlines
 from medseg.ops.files import write_whole
 
