@@ -1,6 +1,6 @@
 """COCO JSON, in and out: instances files (images, annotations, categories) and results lists. 2-D only, as the format is.
 
-Masks stay run-length coded until `medseg.io.cocodata.CocoImage.candidates` is asked for them, so that a data set of thousands of images fits
+Masks stay run-length coded until `CocoImage.candidates` is asked for them, so that a data set of thousands of images fits
 into memory, and one image at a time can be handed to a worker.
 
 https://cocodataset.org/#format-data and #format-results (Lin et al. 2014).

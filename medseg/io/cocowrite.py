@@ -132,4 +132,4 @@ def _segmentation(
         drawn = [(loop[:, ::-1] + (corner[1] + 0.5, corner[0] + 0.5)).ravel().tolist() for loop in outlines(mask)]
         if np.array_equal(rle.fill(drawn, shape), runs):
             return drawn
-    return {"size": list(shape), "counts": rle.pack(runs, shape)}
+    return {"size": list(shape), "counts": rle.pack(runs)}
