@@ -46,7 +46,7 @@ def evaluate(
     config: Annotated[
         str | None, typer.Option(help="With --model: training config that names data and split file.")
     ] = None,
-    split: Annotated[str, typer.Option(help="With --model: val, tune or train.")] = "val",
+    split: Annotated[str | None, typer.Option(help="With --model: val (if absent), tune or train.")] = None,
     source: Annotated[list[str] | None, typer.Option(help="With --model: only these data sets.")] = None,
     device: Annotated[str, typer.Option(help="With --model: auto, cpu, cuda or mps.")] = "auto",
     jobs: Annotated[int | None, typer.Option(min=1, help="Cases scored at a time, each in a process.")] = None,
@@ -65,7 +65,12 @@ def evaluate(
     from medseg.metrics import summarise
 
     if (model is None) == (prediction is None) or (prediction is None) != (truth is None):
-        raise typer.BadParameter("give PREDICTION and TRUTH, or --model with --config")
+        raise typer.BadParameter("give either PREDICTION and TRUTH, or --model")
+    if model is None and (config or source or split is not None or device != "auto"):
+        raise typer.BadParameter("--config, --split, --source and --device go with --model")
+    if images is not None and html is None:
+        raise typer.BadParameter("goes with --html", param_hint="--images")
+    split = split or "val"
     if unit not in ("mm", "um") or (unit != "mm" and spacing is None):
         raise typer.BadParameter("is mm or um, and needs --spacing", param_hint="--unit")
     groups = _groups(metrics, html is not None)

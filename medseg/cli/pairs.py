@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medseg.cli.common import why
+from medseg.cli.common import say, why
 from medseg.errors import FormatError, InputError, MedsegError, MissingError
 
 if TYPE_CHECKING:
@@ -109,7 +109,12 @@ def _by_name(folder: Path) -> dict[str, Path]:
     if not files:
         raise MissingError(f"{folder}: holds no label images; name the folder that holds the files themselves")
     ranked = sorted((*_rank(p), p) for p in files)
-    return {name: p for _, name, p in ranked}
+    found = {name: p for _, name, p in ranked}
+    if beside := [(path, found[name]) for _, name, path in ranked if path != found[name]]:
+        one, other = beside[0]
+        say(f"medseg: note: {folder}: {len(beside)} files are passed over beside others of the same name, such as "
+            f"{one.name} beside {other.name}")  # fmt: skip
+    return found
 
 
 def _classes(found: Sequence[Pair]) -> tuple[str, ...]:

@@ -55,9 +55,11 @@ class Head(Protocol):
 
 def make(spec: HeadBase) -> Head:
     """Build the NumPy half for a spec: built in, or registered under the entry point group ``medseg.heads``."""
+    from medseg.heads.embedding import EmbeddingHead
     from medseg.heads.flow import FlowHead
     from medseg.heads.offset import OffsetHead
     from medseg.heads.semantic import SemanticHead
+    from medseg.heads.star import StarHead
     from medseg.heads.watershed import WatershedHead
 
     built_in: dict[str, Any] = {
@@ -65,6 +67,8 @@ def make(spec: HeadBase) -> Head:
         "watershed": WatershedHead,
         "offset": OffsetHead,
         "flow": FlowHead,
+        "star": StarHead,
+        "embedding": EmbeddingHead,
     }
     if spec.kind in built_in:
         return built_in[spec.kind](spec)  # type: ignore[no-any-return]

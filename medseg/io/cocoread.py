@@ -182,7 +182,9 @@ class Reader:
         if rle.fill_cost(polygons) > 64 << 20:  # only outlines without end are: ask before the memory is taken
             check_claim(int(rle.fill_cost(polygons)), self.path)
         if shape[0] * shape[1] > rle.MOST_FILLED:
-            raise self.fault(f"{place} has polygons in an image of more than {rle.MOST_FILLED} pixels; give run lengths")
+            raise self.fault(
+                f"{place} has polygons in an image of more than {rle.MOST_FILLED} pixels; give run lengths"
+            )
         return rle.fill(polygons, shape)
 
     def _list(self, data: dict[str, Any], key: str) -> list[Any]:

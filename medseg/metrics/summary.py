@@ -15,7 +15,7 @@ import pandas as pd
 
 from medseg.errors import InputError
 from medseg.metrics import figures
-from medseg.metrics.cases import CaseScore, Given, score_case
+from medseg.metrics.cases import GROUPS, CaseScore, Given, score_case
 from medseg.metrics.contingency import Objects
 from medseg.metrics.rows import Curves, Row, curves_of, rows_of
 from medseg.metrics.strata import Strata, strata
@@ -73,13 +73,18 @@ class Summary:
         InputError
             There is no such figure, or not in this averaging.
         """
+        if averaging not in ("pooled", "image mean"):
+            raise InputError(f"there is no averaging {averaging!r}; ask for 'pooled' or 'image mean'")
         for row in self.rows:
             here = row.figure == figure and row.class_name == class_name and row.size == size
             if here and source in (None, row.source):
                 value = row.estimate.pooled if averaging == "pooled" else row.estimate.mean
                 if value is not None:
                     return value
-        raise InputError(f"there is no {averaging} figure {figure!r}; there are {', '.join(self.names())}")
+                other = "image mean" if averaging == "pooled" else "pooled"
+                raise InputError(f"{figure!r} has no {averaging} value, only {other}")
+        why = "".join(f"; no {what}: {reason}" for what, reason in (self.absent or {}).items())
+        raise InputError(f"there is no figure {figure!r}; there are {', '.join(self.names())}{why}")
 
     def names(self) -> tuple[str, ...]:
         """Figures there are, in order."""
@@ -225,7 +230,11 @@ def summarise(
         drawn = Resampling(len(some), seed, resamples)
         rows += rows_of(source, some, drawn, sizes)
         curves[source] = curves_of(some)
-    absent = {k: v for case in cases for k, v in case.absent.items()}
+    absent = {}
+    for what, reason in {k: v for case in cases for k, v in case.absent.items()}.items():
+        without = [case.name for case in cases if what in case.absent]
+        part = f" (of {len(without)} of {len(cases)} cases, {without[0]} first)" if len(without) < len(cases) else ""
+        absent[what] = reason + part
     ordered = sorted(cases, key=lambda c: (c.counts().ap, -(c.counts().fp + c.counts().fn), c.source, c.name))
     return Summary(split, tuple(ordered), tuple(rows), curves, sizes, absent, tuple(faults), seed, resamples)
 
@@ -234,7 +243,7 @@ def score(
     prediction: Objects | Sequence[Objects],
     truth: Objects | Sequence[Objects],
     *,
-    metrics: Sequence[str] = (),
+    metrics: str | Sequence[str] = (),
     names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
     tolerance: float | None = None,
@@ -247,8 +256,8 @@ def score(
     ----------
     prediction, truth : int array, Instances or Candidates; or lists of these
         One pair, or as many of each in the same order.
-    metrics : sequence of str
-        Groups of figures beside the main ones: "detection", "coco", "regions", "lesions", "surface".
+    metrics : str or sequence of str
+        Groups of figures beside the main ones: "detection", "coco", "regions", "lesions", "surface"; or "all".
     names : sequence of str, optional
         Names of the cases; without them 1, 2 and so on.
     class_names, tolerance
@@ -284,10 +293,17 @@ def score(
     if len(called) != len(truths):
         raise InputError(f"there are {len(called)} names for {len(truths)} cases; give one each")
     mine: dict[str, Any] = {**given}
+    for what, value in mine.items():
+        if several and what != "spacing" and value is not None and len(value) != len(truths):
+            raise InputError(
+                f"there are {len(value)} {what} for {len(truths)} cases; give a list with one entry for each"
+            )
+    groups = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    groups = GROUPS if "all" in groups else groups
     cases = []
     for n, (one, other) in enumerate(zip(truths, predictions, strict=True)):
         own: Any = {k: v[n] if several and k != "spacing" and v is not None else v for k, v in mine.items()}
         cases.append(
-            score_case(one, other, metrics=metrics, name=called[n], class_names=class_names, tolerance=tolerance, **own)
+            score_case(one, other, metrics=groups, name=called[n], class_names=class_names, tolerance=tolerance, **own)
         )
     return summarise(cases, split="arrays", by_size=by_size)

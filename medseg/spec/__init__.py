@@ -8,11 +8,13 @@ from medseg.spec.base import Spec, load_yaml, parse
 from medseg.spec.finding import FindingSpec
 from medseg.spec.heads import (
     HEAD_SPECS,
+    EmbeddingSpec,
     FlowSpec,
     HeadBase,
     HeadSpec,
     OffsetSpec,
     SemanticSpec,
+    StarSpec,
     WatershedSpec,
 )
 from medseg.spec.model import SPEC_VERSION, ModelSpec, RunSpec, ScoreSpec
@@ -22,6 +24,7 @@ from medseg.spec.training import AugmentSpec, DataSpec, SourceSpec, SplitSource,
 __all__ = [
     "AugmentSpec",
     "DataSpec",
+    "EmbeddingSpec",
     "FindingSpec",
     "FlowSpec",
     "HEAD_SPECS",
@@ -39,6 +42,7 @@ __all__ = [
     "Spec",
     "SplitSource",
     "SplitSpec",
+    "StarSpec",
     "TrainSpec",
     "WatershedSpec",
     "load_yaml",

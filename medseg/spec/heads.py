@@ -63,11 +63,49 @@ class FlowSpec(HeadBase):
     )
 
 
+class EmbeddingSpec(HeadBase):
+    """Foreground, embedding, its bandwidth and seeds; the best seeds grow (Neven 2019, Lalit 2022)."""
+
+    kind: Literal["embedding"] = "embedding"
+    threshold: float = Field(default=0.5, gt=0, lt=1, description="foreground probability from which a voxel belongs")
+    scale: float = Field(default=16.0, gt=0, description="offset, in finest-axis voxels, that the network outputs as 1")
+    per_axis: bool = Field(default=False, description="a bandwidth for each axis, for long objects, instead of one")
+    seed: float = Field(default=0.5, gt=0, lt=1, description="seed score from which a voxel may begin an instance")
+    claim: float = Field(
+        default=0.5, gt=0, lt=1, description="share of an instance's Gaussian from which a voxel is its"
+    )
+    apart: float = Field(
+        default=0.2, gt=0, lt=1, description="share of an instance's Gaussian from which a voxel begins no other"
+    )
+
+
+class StarSpec(HeadBase):
+    """Object probability and the distance to the border along many rays (Schmidt 2018, Weigert 2020)."""
+
+    kind: Literal["star"] = "star"
+    threshold: float = Field(
+        default=0.5, gt=0, lt=1, description="object probability from which a peak proposes an object"
+    )
+    overlap: float = Field(
+        default=0.4, gt=0, le=1, description="objects that share more than this part of either are one"
+    )
+    blur: float = Field(default=1.0, gt=0, description="smoothing of the probability, in finest-axis voxels")
+    average: float = Field(
+        default=2.0, ge=0, description="how far around a peak rays are averaged, in finest-axis voxels"
+    )
+    rays: int = Field(default=32, ge=8, le=360, description="rays in 2-D")
+    rays_3d: int = Field(default=64, ge=12, le=1000, description="rays in 3-D")
+    scale: float = Field(default=16.0, gt=0, description="usual length of a ray, in finest-axis voxels")
+    width: int = Field(default=64, ge=1, description="features from which probability and rays are read")
+
+
 HEAD_SPECS: dict[str, type[HeadBase]] = {
     "semantic": SemanticSpec,
     "watershed": WatershedSpec,
     "offset": OffsetSpec,
     "flow": FlowSpec,
+    "star": StarSpec,
+    "embedding": EmbeddingSpec,
 }
 
 

@@ -372,3 +372,23 @@ def test_reading_coco_names_the_file_in_full(coco):
     coco[1].write_text("{")
     with pytest.raises(FormatError, match="is not JSON"):
         io.load_coco(coco[1])
+
+
+@pytest.mark.parametrize(
+    "option", [["--split", "val"], ["--config", "x.yaml"], ["--source", "a"], ["--device", "cuda"]]
+)
+def test_options_of_a_model_are_no_options_of_files(medseg, tmp_path, option):
+    result = medseg("evaluate", tmp_path, tmp_path, *option)
+    assert result.code == 2 and "go with --model" in result.err
+
+
+def test_files_that_are_passed_over_are_told(medseg, tmp_path):
+    for side in ("p", "t"):
+        (tmp_path / side).mkdir()
+        tifffile.imwrite(tmp_path / side / "a.tif", np.eye(5, dtype=np.uint8))
+    tifffile.imwrite(tmp_path / "p" / "a_labels.tif", np.zeros((5, 5), np.uint8))
+    result = medseg("evaluate", tmp_path / "p", tmp_path / "t")
+    assert (
+        result.code == 0
+        and "1 files are passed over beside others of the same name, such as a.tif beside a_labels.tif" in result.err
+    )

@@ -141,7 +141,9 @@ def test_a_mask_in_its_box_is_coded_as_on_the_whole_image(mask, top, left):
     assert rle.pack(rle.encode(mask, (top, left), shape)) == theirs
 
 
-@given(st.lists(st.integers(0, 2**28), max_size=40))  # pycocotools writes beyond its memory for differences from 2^29 on
+@given(
+    st.lists(st.integers(0, 2**28), max_size=40)
+)  # pycocotools writes beyond its memory for differences from 2^29 on
 def test_run_lengths_as_pycocotools_packs_them(counts):
     packed = coco_mask.frPyObjects({"size": [1, 1], "counts": counts}, 1, 1)["counts"].decode()
     assert rle.unpack(packed).tolist() == counts

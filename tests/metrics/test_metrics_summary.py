@@ -227,7 +227,8 @@ def test_ranked_figures_are_absent_without_scores():
     for cases in ([bare], [sure, bare]):
         summary = summarise(cases)
         assert not any("COCO" in n or "FROC" in n for n in summary.names())
-        assert summary.absent["coco"] == summary.absent["FROC"] == "the predictions have no scores"
+        assert summary.absent["coco"] == summary.absent["FROC"]
+        assert summary.absent["coco"].startswith("the predictions have no scores")
         assert summary.curves[""].precision_recall is None and summary.curves[""].froc == {}
     empty = score_case(truth, found * 0, name="3", metrics=("coco",))  # nothing predicted lacks no score
     assert summarise([sure, empty]).value("COCO AP50") == pytest.approx(26 / 101)
@@ -272,7 +273,7 @@ def test_what_cannot_be_summed_up():
         score([found, found], [truth])
     with pytest.raises(InputError, match="1 names for 2 cases"):
         score([found, found], [truth, truth], names=["a"])
-    with pytest.raises(InputError, match="no pooled figure 'speed'"):
+    with pytest.raises(InputError, match="no figure 'speed'"):
         score(found, truth).value("speed")
 
 
@@ -290,3 +291,22 @@ def test_a_name_of_bytes_that_are_no_text_can_be_shown():
     summary = score([found], [truth], names=["a\udcff"])
     assert summary.case_table()["case"].tolist() == ["a\\udcff"]
     assert "a\\udcff" in summary.case_table().to_csv()
+
+
+def test_asking_for_what_is_not_there():
+    truth, found = row(2, 2, hit=[1])
+    summary = score([found], [truth], metrics="all")
+    with pytest.raises(InputError, match="no averaging 'Pooled'"):
+        summary.value("F1@.5", "Pooled")
+    with pytest.raises(InputError, match="has no pooled value, only image mean"):
+        summary.value("HD95 (px)")
+    with pytest.raises(InputError, match="no coco: the predictions have no scores"):
+        summary.value("COCO mAP")
+    with pytest.raises(InputError, match="1 scores for 2 cases"):
+        score([found, found], [truth, truth], scores=[[0.5]])
+
+
+def test_cases_without_scores_are_named():
+    truth, found = row(2, 2, hit=[1])
+    summary = score([found, found], [truth, truth], metrics="coco", names=["a", "b"], scores=[[0.5], None])
+    assert summary.absent["coco"] == "the predictions have no scores (of 1 of 2 cases, b first)"

@@ -30,12 +30,16 @@ class HeadModule(Protocol):
 def make(spec: HeadBase, ndim: int, channels: tuple[int, ...]) -> nn.Module:
     """Build the torch half for a spec: built in, or registered under the entry point group ``medseg.nets.heads``."""
     from medseg.nets.heads.dense import FlowModule, OffsetModule, SemanticModule, WatershedModule
+    from medseg.nets.heads.embedding import EmbeddingModule
+    from medseg.nets.heads.star import StarModule
 
     built_in = {
         "semantic": SemanticModule,
         "watershed": WatershedModule,
         "offset": OffsetModule,
         "flow": FlowModule,
+        "star": StarModule,
+        "embedding": EmbeddingModule,
     }
     if spec.kind in built_in:
         return built_in[spec.kind](spec, ndim, channels)
