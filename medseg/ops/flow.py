@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from medseg.ops.compiled import compiled
 
 Floats = NDArray[np.float32]
 
@@ -105,7 +106,7 @@ def _neighbours(labels: NDArray[np.int32], places: NDArray[np.int64], ids: NDArr
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spread(places: Any, starts: Any, neighbours: Any, spacing: Any, pull: Any) -> Any:
     """Heat from the middle of each instance, and the direction in which it rises, (n, ndim)."""
     n, ndim = places.shape
@@ -155,7 +156,7 @@ def _spread(places: Any, starts: Any, neighbours: Any, spacing: Any, pull: Any) 
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _walk(field: Any, start: Any, stride: Any, steps: int) -> Any:
     """How far each path leads, in voxels (n, 3), by Euler steps through a linearly interpolated field (3, z, y, x).
 

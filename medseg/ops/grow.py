@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from medseg.ops import components
+from medseg.ops.compiled import compiled
 
 Floats = NDArray[np.float32]
 
@@ -107,7 +107,7 @@ def _flat(maps: Floats) -> Floats:
     return np.ascontiguousarray(maps).reshape(len(maps), -1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _place(voxels: Any, rows: Any, offsets: Any, log_sigma: Any, step: Any, size: Any) -> Any:
     """Embedding and log sigma of each voxel, those of a cell of the grid together; where each went; starts of cells; cells."""
     n, ndim, kinds = len(voxels), len(offsets), len(log_sigma)
@@ -137,7 +137,7 @@ def _place(voxels: Any, rows: Any, offsets: Any, log_sigma: Any, step: Any, size
     return where, narrow, place, starts, cells
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _gather(where: Any, starts: Any, cells: Any, centre: Any, width: Any, far: float, found: Any, squares: Any) -> int:
     """Rows of voxels within ``far`` squared widths of a centre, and their squared distances in widths."""
     count = 0
@@ -161,7 +161,7 @@ def _gather(where: Any, starts: Any, cells: Any, centre: Any, width: Any, far: f
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _claim(
     where: Any,
     narrow: Any,
@@ -229,7 +229,7 @@ def _claim(
     return owner, centres[: count + 1], widths[: count + 1]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spread(voxels: Any, number: Any, where: Any, place: Any, got: Any, centres: Any, widths: Any) -> Any:
     """Give foreground beside an instance to it, layer by layer, in place; and what each voxel has of its Gaussian.
 
@@ -280,7 +280,7 @@ def _spread(voxels: Any, number: Any, where: Any, place: Any, got: Any, centres:
     return share
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _phi(where: Any, k: int, centres: Any, widths: Any, one: int) -> Any:
     away = 0.0
     for axis in range(3):

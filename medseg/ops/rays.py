@@ -12,9 +12,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
+
+from medseg.ops.compiled import compiled
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -251,7 +252,7 @@ def _three(spacing: tuple[float, ...]) -> NDArray[np.float64]:
     return np.array((1.0,) * (3 - len(spacing)) + tuple(spacing))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _path(vector: Any, spacing: Any, strides: Any, longest: int) -> Any:
     """Voxels that a ray passes, from the middle of one on (Amanatides and Woo 1987): flat steps away, and where each begins."""
     ways, ends = np.zeros(longest, dtype=np.int64), np.zeros(longest)
@@ -274,7 +275,7 @@ def _path(vector: Any, spacing: Any, strides: Any, longest: int) -> Any:
     return ways, ends
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _march(walls: Any, blind: Any, starts: Any, voxels: Any, ways: Any, ends: Any, out: Any) -> None:
     """Follow the same path from each voxel until the label changes. Every path hits a wall in the end."""
     for i in range(len(starts)):
@@ -288,7 +289,7 @@ def _march(walls: Any, blind: Any, starts: Any, voxels: Any, ways: Any, ends: An
         out[voxels[i]] = -ends[step] if unknown else ends[step]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _paint(
     labels: Any,
     centres: Any,
@@ -334,7 +335,7 @@ def _paint(
     return kept
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _inside(
     shape: Any,
     centre: Any,
@@ -390,7 +391,7 @@ def _inside(
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _opinions(logs: Any, cell: Any, weight: Any, shift: Any, vectors: Any, scale: float, limits: Any) -> Any:
     """Geometric mean of the distances from each centre to the ends of its neighbours' rays, (n, K)."""
     n, near = cell.shape
