@@ -23,7 +23,11 @@ def test_without_a_folder_for_the_cache(tmp_path):
     shutil.copytree(Path(medseg.__file__).parent, copied, ignore=shutil.ignore_patterns("__pycache__"))
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(copied.parent)], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", PROGRAM, str(copied.parent)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert done.stdout == "[[1.0, 0.0, -1.0]]\n", done.stderr
     assert not list(copied.rglob("*.nbi"))
