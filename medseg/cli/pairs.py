@@ -110,7 +110,10 @@ def _by_name(folder: Path) -> dict[str, Path]:
         raise MissingError(f"{folder}: holds no label images; name the folder that holds the files themselves")
     ranked = sorted((*_rank(p), p) for p in files)
     found = {name: p for _, name, p in ranked}
-    if beside := [(path, found[name]) for _, name, path in ranked if path != found[name]]:
+    # NAME beside NAME_labels is the image of these; two of one rank are a choice that nobody made
+    if beside := [
+        (path, found[name]) for rank, name, path in ranked if path != found[name] and rank == _rank(found[name])[0]
+    ]:
         one, other = beside[0]
         say(f"medseg: note: {folder}: {len(beside)} files are passed over beside others of the same name, such as "
             f"{one.name} beside {other.name}")  # fmt: skip

@@ -386,9 +386,9 @@ def test_files_that_are_passed_over_are_told(medseg, tmp_path):
     for side in ("p", "t"):
         (tmp_path / side).mkdir()
         tifffile.imwrite(tmp_path / side / "a.tif", np.eye(5, dtype=np.uint8))
-    tifffile.imwrite(tmp_path / "p" / "a_labels.tif", np.zeros((5, 5), np.uint8))
+    tifffile.imwrite(tmp_path / "p" / "a.ome.tif", np.zeros((5, 5), np.uint8))
     result = medseg("evaluate", tmp_path / "p", tmp_path / "t")
     assert (
         result.code == 0
-        and "1 files are passed over beside others of the same name, such as a.tif beside a_labels.tif" in result.err
+        and "1 files are passed over beside others of the same name, such as a.ome.tif beside a.tif" in result.err
     )
