@@ -18,6 +18,8 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="End this stage after so long; replaces stage_minutes.")
     ] = None,
+    head: Annotated[str | None, typer.Option(help="Train only this one of the config's heads.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Replaces the config's seed.")] = None,
 ) -> int:
     """Train a model, choose thresholds on tune, score val once, write NAME.safetensors.
 
@@ -34,6 +36,14 @@ def train(
     spec = load_yaml(TrainSpec, presets.find_config(config))
     if minutes is not None:
         spec = spec.model_copy(update={"stage_minutes": minutes})
+    if seed is not None:
+        spec = spec.model_copy(update={"seed": seed})
+    if head is not None:
+        chosen = tuple(h for h in spec.heads if h.kind == head)
+        if not chosen:
+            known = ", ".join(h.kind for h in spec.heads)
+            raise typer.BadParameter(f"{head!r} is none of the config's heads: {known}", param_hint="--head")
+        spec = spec.model_copy(update={"heads": chosen})
     folder, where = output or Path("runs") / spec.name, choose_device(device)
     say(f"training {spec.name} on {where} in {folder}; log in {folder / 'log.jsonl'}")
     smooth = None
