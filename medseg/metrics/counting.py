@@ -1,7 +1,6 @@
 """Voxel counting: which objects share how many voxels, for label arrays and for masks in boxes.
 
-Label arrays are read slab by slab. Along the last axis, voxels of one pair of ids come in runs; only runs are sorted, so a
-2048 x 2048 image sorts some hundred thousand keys and not four million, and memory follows the slab and not the array.
+Label arrays are read once, slab by slab (`medseg.ops.pairs`), so that memory follows the slab and the pairs and not the array.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import InputError
+from medseg.ops import pairs
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.intp]
 
-SLAB = 1 << 19  # voxels looked at together: small enough for the cache, large enough to hide the cost of a call
-WAITING = 1 << 16  # rows of slabs held back before they are merged
+SLAB = 1 << 18  # voxels looked at together: small enough for the cache, large enough to hide the cost of a call
 PAIRS = 1 << 20  # box pairs compared together
 LARGEST = int(np.iinfo(np.int64).max)
 
@@ -65,16 +64,18 @@ def tally(a: NDArray[np.integer], b: NDArray[np.integer], ignore: Mask | None, n
         found = tally(a[None], b[None], None if ignore is None else ignore[None], names)
         return found._replace(low=found.low[1:], high=found.high[1:], moment=found.moment[1:])
     step = max(1, SLAB // max(1, int(np.prod(a.shape[1:]))))
-    none, axes = np.zeros(0, np.int64), np.zeros((a.ndim, 0), np.int64)
-    done, waiting, rows = Tally(none, none, none, none, axes, axes, axes), [], 0
+    table = pairs.empty_table(a.ndim)
     for z in range(0, a.shape[0] if a.size else 0, step):
         cut = slice(z, z + step)
-        part = _grouped(_runs(a[cut], b[cut], None if ignore is None else ignore[cut], z, names))
-        waiting.append(part)
-        rows += len(part.a)
-        if rows > max(WAITING, len(done.a)):  # merged now and then: memory follows the pairs, not the slabs
-            done, waiting, rows = _grouped(_joined([done, *waiting])), [], 0
-    return _grouped(_joined([done, *waiting])) if waiting else done
+        grown = pairs.add(table, a[cut], b[cut], None if ignore is None else ignore[cut], z)
+        if grown is None:
+            raise _bad_ids(a[cut], b[cut], names)
+        table = grown
+    rows = int(table.used[0])
+    order = np.lexsort(table.ids[:rows].T[::-1])
+    first, second = table.ids[order].T.copy()
+    facts = table.facts[order].T.copy()
+    return Tally(first, second, facts[0], facts[1], facts[2::3], facts[3::3], facts[4::3])
 
 
 def facts_of_labels(found: Tally, first: bool) -> Facts:
@@ -166,51 +167,22 @@ def touching(boxes_a: Ints, boxes_b: Ints) -> tuple[Rows, Rows]:
     return i[order], j[order]
 
 
-def _runs(
-    a: NDArray[np.integer], b: NDArray[np.integer], ignore: Mask | None, offset: int, names: tuple[str, str]
-) -> Tally:
-    """One row for each run of equal voxels along the last axis that is not background on both sides."""
-    width = a.shape[-1]
-    rows = [np.ascontiguousarray(part).reshape(-1, width) for part in (a, b, ignore) if part is not None]
-    new = np.ones(rows[0].shape, np.bool_)
-    np.not_equal(rows[0][:, 1:], rows[0][:, :-1], out=new[:, 1:])
-    for part in rows[1:]:
-        new[:, 1:] |= part[:, 1:] != part[:, :-1]
-    start = np.flatnonzero(new)
-    length = np.diff(start, append=new.size)
-    values = [part.ravel()[start] for part in rows]
-    some = (values[0] != 0) | (values[1] != 0)
-    start, length = start[some], length[some]
-    first, second = (_ids(value[some], name) for value, name in zip(values, names, strict=False))
-    counted = length if ignore is None else length * ~values[2][some]
-    line, x = np.divmod(start, width)
-    index = np.stack([*np.unravel_index(line, a.shape[:-1]), x])
-    index[0] += offset
-    high = index.copy()
-    high[-1] += length - 1
-    return Tally(first, second, length, counted, index, high, (index + high) * length)
-
-
-def _ids(values: NDArray[np.integer], name: str) -> Ints:
-    if values.size and values.dtype.kind == "i" and values.min() < 0:
-        raise InputError(f"{name} labels hold the negative id {values.min()}; ids are positive, background is 0")
-    if values.size and values.dtype == np.uint64 and int(values.max()) > LARGEST:
-        raise InputError(f"{name} labels hold the id {values.max()}, over 2^63 - 1; renumber the objects")
-    return values.astype(np.int64)
+def _bad_ids(a: NDArray[np.integer], b: NDArray[np.integer], names: tuple[str, str]) -> InputError:
+    """What to say of ids of which one is no positive int64."""
+    for values, name in zip((a, b), names, strict=True):
+        if values.dtype.kind == "i" and values.min() < 0:
+            return InputError(f"{name} labels hold the negative id {values.min()}; ids are positive, background is 0")
+        if values.dtype == np.uint64 and int(values.max()) > LARGEST:
+            return InputError(f"{name} labels hold the id {values.max()}, over 2^63 - 1; renumber the objects")
+    raise AssertionError("called without a bad id")
 
 
 def _grouped(found: Tally) -> Tally:
     """Sum the rows of each pair of ids; sorted by the first, then the second id."""
     if not len(found.a):
         return found
-    if max(int(found.a.max()), int(found.b.max())) < 2**31:  # one key sorts several times faster than two
-        key = (found.a << 32) | found.b
-        order = np.argsort(key)
-        key = key[order]
-        new = key[1:] != key[:-1]
-    else:
-        order = np.lexsort((found.b, found.a))
-        new = (np.diff(found.a[order]) != 0) | (np.diff(found.b[order]) != 0)
+    order = np.lexsort((found.b, found.a))
+    new = (np.diff(found.a[order]) != 0) | (np.diff(found.b[order]) != 0)
     at = np.concatenate([[0], np.flatnonzero(new) + 1])
     total, counted, low, high, moment = (part[..., order] for part in found[2:])
     return Tally(
@@ -222,10 +194,6 @@ def _grouped(found: Tally) -> Tally:
         np.maximum.reduceat(high, at, axis=1),
         np.add.reduceat(moment, at, axis=1),
     )
-
-
-def _joined(parts: Sequence[Tally]) -> Tally:
-    return Tally(*(np.concatenate(column, axis=-1) for column in zip(*parts, strict=True)))
 
 
 def _fortran(array: NDArray[np.integer]) -> bool:

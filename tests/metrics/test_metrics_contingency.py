@@ -117,7 +117,6 @@ def test_overlapping_masks_and_mixed_kinds_as_counted_voxel_by_voxel(case):
 @pytest.fixture
 def small_slabs(monkeypatch):
     monkeypatch.setattr(counting, "SLAB", 7)
-    monkeypatch.setattr(counting, "WAITING", 5)
     monkeypatch.setattr(counting, "PAIRS", 3)
 
 
@@ -343,7 +342,6 @@ def test_sixteen_thousand_objects_take_little_memory():
 
 def test_memory_follows_the_slab_and_not_the_volume(monkeypatch):
     monkeypatch.setattr(counting, "SLAB", 1 << 15)
-    monkeypatch.setattr(counting, "WAITING", 1 << 10)
     peaks = []
     for depth in (20, 80):
         index = np.indices((depth, 128, 128), np.int32) // 16
