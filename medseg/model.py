@@ -37,7 +37,7 @@ class Model:
     path: Path
     digest: str
     device: torch.device
-    _net: Any = field(repr=False)
+    _nets: tuple[Any, ...] = field(repr=False)
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto") -> Model:
@@ -50,6 +50,7 @@ class Model:
         DeviceError
             The device is not there.
         """
+        import torch
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -61,9 +62,10 @@ class Model:
         where = choose_device(device)
         data = path.read_bytes()
         try:
-            net = Net(spec.net, spec.heads)
+            nets = torch.nn.ModuleList(Net(spec.net, spec.heads) for _ in range(spec.members))
             tensors = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
-            missing, unexpected = net.load_state_dict(tensors, strict=False)
+            whole: torch.nn.Module = nets if spec.members > 1 else nets[0]
+            missing, unexpected = whole.load_state_dict(tensors, strict=False)
         except SpecError as error:
             raise ModelError(f"{path.name}: {error}") from None
         except (SafetensorError, RuntimeError, ValueError):
@@ -74,14 +76,35 @@ class Model:
             raise ModelError(
                 f"{path.name}: the weights do not fit the network that the header names; get the file again"
             )
-        place(net, spec.net.ndim, where).eval()
-        return cls(spec, path, hashlib.sha256(data).hexdigest(), where, net)
+        place(nets, spec.net.ndim, where).eval()
+        return cls(spec, path, hashlib.sha256(data).hexdigest(), where, tuple(nets))
 
     def maps(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Run the network on (C, *shape), one (channels, *shape) raw map per head.
 
-        The array is padded by reflection to what the network's strides need, and cropped again.
+        The array is padded by reflection to what the network's strides need, and cropped again. The maps of all members, and of
+        the mirror images where the model asks for them, are averaged.
         """
+        import numpy as np
+
+        from medseg import heads
+
+        ndim = array.ndim - 1
+        flips: list[tuple[int, ...]] = [()]
+        if self.spec.mirrors:  # in plane; along z stacks are short, and their two sides may not look alike
+            flips += [(ndim - 1,), (ndim - 2,), (ndim - 2, ndim - 1)]
+        total: list[NDArray[np.float32]] = []
+        for axes in flips:
+            seen = np.ascontiguousarray(np.flip(array, tuple(a + 1 for a in axes)))
+            for net in self._nets:
+                found = self._run(net, seen)
+                for axis in axes:
+                    found = [heads.make(s).mirror(m, axis) for s, m in zip(self.spec.heads, found, strict=True)]
+                total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+        count = len(flips) * len(self._nets)
+        return total if count == 1 else [np.asarray(t / count, dtype=np.float32) for t in total]
+
+    def _run(self, net: Any, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         import numpy as np
         import torch
 
@@ -99,7 +122,7 @@ class Model:
                 torch.inference_mode(),
                 torch.autocast(self.device.type, kind or torch.bfloat16, enabled=kind is not None),
             ):
-                out = self._net(x)
+                out = net(x)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _is_memory(error):
                 raise

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import medseg
-from medseg import heads, io, preprocess
+from medseg import heads, io, preprocess, sizing
 from medseg.candidates import Candidates
 from medseg.errors import InputError, ModelError
 from medseg.image import Image
@@ -92,8 +92,9 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
     """
     options, started = options or RunSpec(), time.monotonic()
     notes = check_fit(image, model, options.force)
-    plan = preprocess.plan(image, model.spec.preprocess)
-    notes += plan.notes
+    zoom, sized = _zoom(image, model, options)
+    plan = preprocess.plan(image, model.spec.preprocess, zoom)
+    notes += (*plan.notes, *sized)
     shape, head = image.grid.shape, heads.make(model.spec.heads[0])
     halo = tuple(
         min(int(np.ceil(r / f)), n) for r, f, n in zip(head.reach(plan.model_spacing), plan.factor, shape, strict=True)
@@ -262,6 +263,18 @@ def _doubts(image: Image, model: Model) -> list[str]:
             f"a pixel of {min(image.grid.spacing):g} mm is large for a microscope; was it meant in um (--unit um)?"
         )
     return notes
+
+
+def _zoom(image: Image, model: Model, options: RunSpec) -> tuple[float, tuple[str, ...]]:
+    """Resampling that brings the image's objects to a size the model knows, and a note of it."""
+    if model.spec.preprocess.diameter is None:
+        return 1.0, ()
+    diameter = options.diameter or sizing.estimate(image, model)
+    zoom = preprocess.zoom_for(diameter, model.spec.preprocess)
+    if zoom == 1.0:
+        return 1.0, ()
+    told = "given" if options.diameter else "estimated; give it with --diameter if that is wrong"
+    return zoom, (f"resampled by {zoom:.2f}: objects of about {diameter:.0f} voxels across ({told})",)
 
 
 def _image(

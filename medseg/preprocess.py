@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import zoom
+from scipy.ndimage import gaussian_filter, zoom
 
 from medseg.errors import GeometryError, InputError, ModelError
 from medseg.grid import Grid
@@ -22,6 +22,7 @@ Region = tuple[slice, ...]
 
 # Voxels looked at for the percentiles: enough for a stable 0.1 percentile, cheap on any volume.
 _SAMPLE = 2_000_000
+_COARSER = 0.8  # a factor below this needs smoothing before voxels are dropped
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Plan:
         wide = (-1, *[1] * image.grid.ndim)
         array = (array - self.low.reshape(wide)) / (self.high - self.low).reshape(wide)
         np.clip(array, -0.5, 2, out=array)
+        if min(self.factor) < _COARSER:  # what a coarser voxel would have averaged, as the samples of a training do
+            array = gaussian_filter(array, (0, *[0.4 / f if f < _COARSER else 0 for f in self.factor]))
         return np.stack([resize(c, self.shape(c.shape), order=1) for c in array])
 
     def to_model_labels(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -78,8 +81,17 @@ class Plan:
         return tuple(max(1, round(n * f)) for n, f in zip(shape, self.factor, strict=True))
 
 
-def plan(image: Image, spec: PreprocessSpec) -> Plan:
+def plan(image: Image, spec: PreprocessSpec, zoom: float = 1.0) -> Plan:
     """Decide channels, intensity range and resampling for an image.
+
+    Parameters
+    ----------
+    image
+        What is to be segmented.
+    spec
+        What the model was trained on.
+    zoom
+        Resampling of all axes beyond what `spec` asks for, to bring objects to the size that the model knows.
 
     Raises
     ------
@@ -90,13 +102,33 @@ def plan(image: Image, spec: PreprocessSpec) -> Plan:
     """
     channels, named = _channels(image, spec)
     low, high = _levels(image, spec, channels)
+    if spec.any_channels and (flat := high - low <= 0).any() and not flat.all():
+        channels = tuple(c for c, f in zip(channels, flat, strict=True) if not f)
+        low, high = low[~flat], high[~flat]
+        named += (f"{int(flat.sum())} channels without any contrast are left out",)
+    # float32 cannot tell 1e9 from 1e9 + 1, so the step grows with the value
+    high = np.where(high > low, high, low + np.maximum(1, np.abs(low) * np.float32(1e-3))).astype(np.float32)
     factor, notes = _factor(image.grid, spec)
+    factor = tuple(f * zoom for f in factor)
     shape = tuple(max(1, round(n * f)) for n, f in zip(image.grid.shape, factor, strict=True))
     grid = image.grid if shape == image.grid.shape else image.grid.resample_to(shape)
     spacing = image.grid.spacing
     if spec.anisotropy is not None and image.grid.ndim == 3 and not image.grid.known:
         spacing = (spec.anisotropy, 1.0, 1.0)  # as the note of `_factor` says
     return Plan(grid, factor, spacing, channels, low, high, named + notes)
+
+
+def zoom_for(diameter: float, spec: PreprocessSpec) -> float:
+    """Resampling that brings objects of a median diameter, in voxels, to a size that the model knows; 1 where they have it.
+
+    Examples
+    --------
+    >>> zoom_for(80.0, PreprocessSpec(diameter=(10.0, 40.0))), zoom_for(30.0, PreprocessSpec(diameter=(10.0, 40.0)))
+    (0.25, 1.0)
+    """
+    if spec.diameter is None or not diameter or spec.diameter[0] <= diameter <= spec.diameter[1]:
+        return 1.0
+    return float(np.sqrt(spec.diameter[0] * spec.diameter[1])) / diameter
 
 
 def combine(images: Mapping[str, Image]) -> Image:
@@ -146,6 +178,13 @@ def resize(array: NDArray[np.generic], shape: tuple[int, ...], order: int) -> ND
 def _channels(image: Image, spec: PreprocessSpec) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Which channel feeds each input, and a note where that was not a matter of names."""
     wanted, have = spec.channels, image.channels
+    if spec.any_channels:
+        if len(have) > spec.any_channels:
+            raise ModelError(
+                f"the model takes up to {spec.any_channels} channels, the image has {len(have)} ({', '.join(have)}); "
+                "choose with --channels, for example --channels 0,1"
+            )
+        return tuple(range(len(have))), ()
     if set(wanted) <= set(have):
         return tuple(have.index(name) for name in wanted), ()
     if len(have) == 1 and (len(wanted) == 1 or spec.gray_to_rgb):
@@ -162,6 +201,7 @@ def _channels(image: Image, spec: PreprocessSpec) -> tuple[tuple[int, ...], tupl
 def _levels(
     image: Image, spec: PreprocessSpec, channels: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Intensities that become 0 and 1, per channel; the same where a channel is constant."""
     step = max(1, int(np.ceil((np.prod(image.grid.shape) / _SAMPLE) ** (1 / image.grid.ndim))))
     region = tuple(slice(None, None, step) for _ in image.grid.shape)
     voxels = image.voxels(region)[sorted(set(channels))].astype(np.float32)
@@ -170,11 +210,10 @@ def _levels(
     axes = None if spec.joint else tuple(range(1, voxels.ndim))
     low, high = np.percentile(voxels, [spec.low, spec.high], axis=axes)
     low, high = np.broadcast_to(low, len(voxels)), np.broadcast_to(high, len(voxels))
-    # a percentile range of nothing (a few bright specks on black): fall back to the full range, then to 1
+    # a percentile range of nothing (a few bright specks on black): fall back to the full range
     flat = high - low < 1e-6 * np.maximum(np.abs(high), 1e-6)
     top = voxels.reshape(len(voxels), -1).max(axis=1)
-    # float32 cannot tell 1e9 from 1e9 + 1, so the step grows with the value
-    high = np.where(flat, np.where(top > low, top, low + np.maximum(1, np.abs(low) * 1e-3)), high)
+    high = np.where(flat, np.where(top > low, top, low), high)
     pick = np.searchsorted(sorted(set(channels)), channels)
     return low[pick].astype(np.float32), high[pick].astype(np.float32)
 

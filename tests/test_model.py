@@ -64,7 +64,7 @@ def test_what_was_saved_comes_back(saved):
     assert model.spec == spec_of()
     assert model.device == torch.device("cpu")
     assert model.digest == hashlib.sha256(saved.read_bytes()).hexdigest()
-    loaded = model._net.state_dict()
+    loaded = model._nets[0].state_dict()
     for name, value in weights_of(spec_of()).items():
         exact = value.ndim <= 1
         torch.testing.assert_close(loaded[name], value, rtol=0 if exact else 1e-3, atol=0 if exact else 1e-4)

@@ -18,13 +18,15 @@ def split(
     output: Annotated[Path, typer.Option("--output", "-o", help="Split file to write (.json).")],
 ) -> int:
     """Deal images to train, tune and val by group, the same way on every machine."""
-    from medseg.data.split import make_split
+    from medseg.data.split import make_folds, make_split
     from medseg.ops.files import write_whole
     from medseg.spec import SplitSpec, load_yaml
 
-    parts = make_split(load_yaml(SplitSpec, recipe))
-    text = json.dumps({"recipe": recipe.name, "splits": parts}, indent=1) + "\n"
-    write_whole(output, text.encode())
-    columns = ["train", "tune", "val"]
-    table("", ["data set", *columns], [[name, *[len(part[k]) for k in columns]] for name, part in parts.items()])
+    spec, columns = load_yaml(SplitSpec, recipe), ["train", "tune", "val"]
+    deals = [make_split(spec)] if spec.folds is None else make_folds(spec)
+    content = {"splits": deals[0]} if spec.folds is None else {"folds": deals}
+    write_whole(output, (json.dumps({"recipe": recipe.name, **content}, indent=1) + "\n").encode())
+    for number, parts in enumerate(deals):
+        title = "" if spec.folds is None else f"fold {number}"
+        table(title, ["data set", *columns], [[name, *[len(part[k]) for k in columns]] for name, part in parts.items()])
     return 0

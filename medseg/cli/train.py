@@ -19,6 +19,7 @@ def train(
         float | None, typer.Option(min=0.01, help="End this stage after so long; replaces stage_minutes.")
     ] = None,
     head: Annotated[str | None, typer.Option(help="Train only this one of the config's heads.")] = None,
+    fold: Annotated[int | None, typer.Option(min=0, help="Fold of the split file, from 0.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Replaces the config's seed.")] = None,
 ) -> int:
     """Train a model, choose thresholds on tune, score val once, write NAME.safetensors.
@@ -36,6 +37,8 @@ def train(
     spec = load_yaml(TrainSpec, presets.find_config(config))
     if minutes is not None:
         spec = spec.model_copy(update={"stage_minutes": minutes})
+    if fold is not None:
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"fold": fold})})
     if seed is not None:
         spec = spec.model_copy(update={"seed": seed})
     if head is not None:
@@ -62,7 +65,7 @@ def train(
             elif isinstance(event, Done):
                 weights = event.weights
     path = folder / f"{spec.name}.safetensors"
-    for line in finish(spec, weights, path, where):
+    for line in finish(spec, [weights], path, where):
         say(line)
     print(path)
     return 0

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 
+from medseg.data.channels import mix_channels, tint
 from medseg.spec import AugmentSpec
 
 Floats = NDArray[np.float32]
@@ -22,6 +23,7 @@ def coordinates(
     size: tuple[int, ...],
     patch: tuple[int, ...],
     aspect: float,
+    zooms: tuple[float, float] | None = None,
 ) -> tuple[NDArray[np.float64], float]:
     """Where each voxel of a patch is taken from.
 
@@ -35,6 +37,8 @@ def coordinates(
         Shape of the patch.
     aspect
         z spacing over in-plane spacing (3-D); rotation is about z unless voxels are nearly isotropic.
+    zooms
+        Range of the magnification, if not that of `spec`.
 
     Returns
     -------
@@ -44,7 +48,7 @@ def coordinates(
         Magnification: above 1, objects come out larger.
     """
     ndim = len(patch)
-    factor = float(np.exp(rng.uniform(*np.log(spec.scale))))
+    factor = float(np.exp(rng.uniform(*np.log(zooms or spec.scale))))
     stretch = np.exp(rng.uniform(-1, 1, ndim) * np.log(spec.stretch))
     half = 0.4 * np.array(patch) / (factor * stretch)
     middle = (np.array(size) - 1) / 2
@@ -86,12 +90,12 @@ def smooth_field(rng: np.random.Generator, coarse: tuple[int, ...], patch: tuple
 def take(
     image: Floats, labels: NDArray[np.int32], coords: NDArray[np.float64], factor: float
 ) -> tuple[Floats, NDArray[np.int32], NDArray[np.bool_]]:
-    """Read a patch: image linearly and mirrored at its border, labels by nearest voxel, and where the image ended.
+    """Read a patch: image linearly and mirrored at its border, labels by nearest voxel, and where nothing is known.
 
     Returns
     -------
     image, labels, outside
-        ``outside`` is True beyond the image: nothing is known there, the loss must not count it.
+        ``outside`` is True beyond the image and where nobody annotated (label -1): the loss must not count it.
     """
     ndim = labels.ndim
     low = np.maximum(np.floor(coords.reshape(ndim, -1).min(axis=1)).astype(int) - 3, 0)
@@ -105,12 +109,16 @@ def take(
     size = np.array(labels.shape).reshape(-1, *[1] * ndim)
     outside = ((coords < -0.5) | (coords > size - 0.5)).any(axis=0)
     ids: NDArray[np.int32] = map_coordinates(labels[box], shift, order=0, mode="nearest").astype(np.int32)
+    outside |= ids < 0
     ids[outside] = 0
     return out, ids, np.asarray(outside)
 
 
-def intensities(rng: np.random.Generator, spec: AugmentSpec, image: Floats) -> Floats:
-    """Another microscope, stain, exposure: every step with its own chance, in the order light would meet them."""
+def intensities(rng: np.random.Generator, spec: AugmentSpec, image: Floats, apart: bool = False) -> Floats:
+    """Another microscope, stain, exposure: every step with its own chance, in the order light would meet them.
+
+    With ``apart`` every channel has a contrast and an offset of its own.
+    """
     spatial = image.shape[1:]
     gray = bool((image == image[:1]).all())
     if image.shape[0] > 1 and rng.random() < spec.p_channels:
@@ -126,7 +134,10 @@ def intensities(rng: np.random.Generator, spec: AugmentSpec, image: Floats) -> F
         sigma = rng.uniform(*spec.blur)
         image = gaussian_filter(image, (0, *[sigma] * len(spatial)))
     if rng.random() < spec.p_levels:
-        image = image * np.float32(np.exp(rng.uniform(np.log(0.4), np.log(1.8)))) + np.float32(rng.uniform(-0.15, 0.15))
+        count = image.shape[0] if apart else 1
+        factor = np.exp(rng.uniform(np.log(0.4), np.log(1.8), count)).reshape(-1, *[1] * len(spatial))
+        shift = rng.uniform(-0.15, 0.15, count).reshape(-1, *[1] * len(spatial))
+        image = (image * factor + shift).astype(np.float32)
     if rng.random() < spec.p_noise:
         amount = np.exp(rng.uniform(*np.log(spec.noise)))
         noise = rng.normal(0, amount, (1 if gray else image.shape[0], *spatial))  # gray has one detector
@@ -136,23 +147,34 @@ def intensities(rng: np.random.Generator, spec: AugmentSpec, image: Floats) -> F
     return np.clip(image, -0.5, 2).astype(np.float32)
 
 
-def tint(rng: np.random.Generator, image: Floats) -> Floats:
-    """A gray image shown in one colour, as viewers save fluorescence: blue, green, magenta."""
-    share = rng.dirichlet(np.full(image.shape[0], 0.5)).astype(np.float32)
-    tinted: Floats = image * (share / share.max()).reshape(-1, *[1] * (image.ndim - 1))
-    return tinted
+def paste(
+    rng: np.random.Generator,
+    image: Floats,
+    labels: NDArray[np.int32],
+    outside: NDArray[np.bool_],
+    donor: tuple[Floats, NDArray[np.int32], NDArray[np.bool_]],
+) -> tuple[Floats, NDArray[np.int32], NDArray[np.int32]]:
+    """Put some whole instances of another patch where there is none (Ghiasi et al. 2021, arXiv:2012.07177).
 
+    Pasted instances may touch those that are there, but cover none. Their border is blended over a voxel.
 
-def mix_channels(rng: np.random.Generator, image: Floats) -> Floats:
-    """Permute, gray out, or turn colours by a random matrix near identity."""
-    n = image.shape[0]
-    kind = rng.integers(3)
-    if kind == 0:
-        return image[rng.permutation(n)]
-    if kind == 1:
-        share = rng.dirichlet(np.ones(n)).astype(np.float32)
-        return np.repeat(np.tensordot(share, image, axes=1)[None], n, axis=0)
-    matrix = np.eye(n) + rng.normal(0, 0.2, (n, n))
-    matrix /= np.abs(matrix).sum(axis=1, keepdims=True)
-    mixed: Floats = np.tensordot(matrix.astype(np.float32), image, axes=1)
-    return mixed
+    Returns
+    -------
+    image, labels, pasted
+        ``pasted`` are ids of the donor; the first of them became the largest old id + 1, and so on.
+    """
+    other, ids, beyond = donor
+    cut = [np.unique(np.take(ids, side, axis=axis)) for axis in range(ids.ndim) for side in (0, -1)]
+    whole = np.setdiff1d(np.unique(ids[(ids > 0) & ~beyond]), np.concatenate([*cut, np.unique(ids[beyond])]))
+    wanted = rng.permutation(whole)[: rng.integers(1, 6)]
+    image, labels, pasted = image.copy(), labels.copy(), []
+    last = int(labels.max(initial=0))
+    for number in wanted.tolist():
+        mask = ids == number
+        if (labels[mask] != 0).any() or outside[mask].any():
+            continue
+        share = np.maximum(gaussian_filter(mask.astype(np.float32), 0.7), 0.5 * mask) * (labels == 0)
+        image += share * (other - image)
+        pasted.append(number)
+        labels[mask] = last + len(pasted)
+    return image, labels, np.array(pasted, dtype=np.int32)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from medseg import io, preprocess, presets
 from medseg.errors import InputError, MissingError, SpecError
@@ -17,6 +19,26 @@ from medseg.ops.labels import dense
 from medseg.spec import DataSpec, PreprocessSpec, SourceSpec
 
 SPLITS = ("train", "tune", "val")
+_RIM = 3  # voxels around a labelled object that are background for sure, although others were not labelled
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What somebody drew on an image.
+
+    Attributes
+    ----------
+    labels : int32 (*shape)
+        Instance ids as in the file.
+    ignore : bool (*shape) or None
+        Where nobody annotated.
+    classes : int32 (N,) or None
+        Class number from 1 of each id that occurs, in the order of the ids; 0 where it is not known.
+    """
+
+    labels: NDArray[np.int32]
+    ignore: NDArray[np.bool_] | None = None
+    classes: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True)
@@ -28,22 +50,52 @@ class CaseFiles:
     image: Path
     labels: Path
     spacing: tuple[float, ...] | None
+    ignore: Path | None = None
+    classes: Path | None = None
+    names: tuple[str, ...] = ("object",)
+    partial: bool = False
+    slices: int = 0
 
-    def load(self) -> tuple[Image, NDArray[np.int32]]:
-        """Read the image and its instance ids, shapes checked against each other."""
+    def load(self) -> tuple[Image, Annotation]:
+        """Read the image and what was drawn on it, shapes checked against each other."""
         image = io.load(self.image, spacing=self.spacing)
-        truth = io.load_labels(self.labels, spacing=self.spacing).labels
+        truth = self._labels(self.labels, image)
+        ignore = None if self.ignore is None else self._labels(self.ignore, image) > 0
+        if self.partial:
+            unknown = (truth == 0) & (distance_transform_edt(truth == 0) > _RIM)
+            ignore = unknown if ignore is None else ignore | unknown
+        classes = None if self.classes is None else instance_classes(self.classes, truth, self.names)
+        return image, Annotation(truth, ignore, classes)
+
+    def _labels(self, path: Path, image: Image) -> NDArray[np.int32]:
+        truth = io.load_labels(path, spacing=self.spacing).labels
         if truth.shape != image.grid.shape:
             raise InputError(
-                f"{self.labels.name}: labels of shape {truth.shape} for an image of shape {image.grid.shape}; "
+                f"{path.name}: labels of shape {truth.shape} for an image of shape {image.grid.shape}; "
                 "both must be the same"
             )
-        return image, truth
+        return truth
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case in memory, as the network sees it: float image (C, *shape), ids, spacing, instance centres (N, ndim)."""
+    """One case in memory, as the network sees it.
+
+    Attributes
+    ----------
+    image : float32 (C, *shape)
+        About 0 to 1.
+    labels : int32 (*shape)
+        Ids 1 to N, 0 background, -1 where nobody annotated.
+    spacing : tuple of float
+        Per array axis.
+    centres : float64 (N, ndim)
+        Centroid of each instance, array index.
+    classes : int32 (N + 1,) or None
+        Class number of each id; 0 of the background and where it is not known.
+    diameter : float
+        Median diameter of the instances in voxels of the finest axis; 0 without instances.
+    """
 
     source: str
     stem: str
@@ -51,6 +103,8 @@ class Case:
     labels: NDArray[np.int32]
     spacing: tuple[float, ...]
     centres: NDArray[np.float64]
+    classes: NDArray[np.int32] | None = None
+    diameter: float = 0.0
 
 
 def data_root() -> Path:
@@ -60,18 +114,33 @@ def data_root() -> Path:
     return Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
-def read_split(name: str) -> dict[str, dict[str, list[str]]]:
-    """Split file by path, or by name from ``configs/splits``: {source: {train: [stems], tune: [...], val: [...]}}."""
+def read_split(name: str, fold: int | None = None) -> dict[str, dict[str, list[str]]]:
+    """Split file by path, or by name from ``configs/splits``: {source: {train: [stems], tune: [...], val: [...]}}.
+
+    Raises
+    ------
+    SpecError
+        There is none, it cannot be read, or `fold` is none of its folds.
+    """
     path = Path(name) if Path(name).is_file() else presets.folder() / "splits" / name
     try:
-        split = json.loads(path.read_text(encoding="utf-8"))["splits"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        folds = content.get("folds")
+        if (folds is None) != (fold is None) or (folds is not None and not 0 <= (fold or 0) < len(folds)):
+            have = "has no folds" if folds is None else f"has the folds 0 to {len(folds) - 1}"
+            raise SpecError(f"{path}: {have}; set data.fold (--fold) accordingly")
+        split = content["splits"] if folds is None else folds[fold]
         return {str(s): {k: [str(x) for x in v[k]] for k in SPLITS} for s, v in split.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, SpecError):
+            raise
         raise SpecError(f"{path}: no readable split file; make one with: medseg split --help") from None
 
 
-def find(data: DataSpec, split: str, sources: tuple[str, ...] = ()) -> list[CaseFiles]:
-    """Cases of one split (``train``, ``tune`` or ``val``), of all sources or of those named.
+def find(
+    data: DataSpec, split: str, sources: tuple[str, ...] = (), classes: tuple[str, ...] = ("object",)
+) -> list[CaseFiles]:
+    """Cases of one split (``train``, ``tune`` or ``val``), of all sources or of those named; `classes` are class names.
 
     Raises
     ------
@@ -80,32 +149,65 @@ def find(data: DataSpec, split: str, sources: tuple[str, ...] = ()) -> list[Case
     """
     if split not in SPLITS:
         raise SpecError(f"split {split!r} is not one of {', '.join(SPLITS)}")
-    stems = read_split(data.split)
+    stems = read_split(data.split, data.fold)
     found = []
     for source in data.sources:
-        if sources and source.name not in sources:
-            continue
+        if (sources and source.name not in sources) or (source.slices and split != "train"):
+            continue  # stacks that a 2-D network learns slices of are nothing it could be scored on
         if source.name not in stems:
             raise SpecError(f"{data.split}: has no source {source.name!r}")
-        found += [_files(source, stem) for stem in stems[source.name][split]]
+        found += [_files(source, stem, classes) for stem in stems[source.name][split]]
     return found
 
 
-def load_cases(files: list[CaseFiles], spec: PreprocessSpec) -> tuple[Case, ...]:
-    """Read and preprocess cases into memory."""
+def load_cases(files: list[CaseFiles], spec: PreprocessSpec, sized: bool = False) -> tuple[Case, ...]:
+    """Read and preprocess cases into memory; of sources of slices, each slice is a case.
+
+    With ``sized``, images whose objects are too small or too large for `spec` are resampled as a run would, by their true size.
+    """
     out = []
     for one in files:
-        image, truth = one.load()
-        prepared = preprocess.plan(image, spec)
-        array = prepared.read(image, tuple(slice(0, n) for n in image.grid.shape))
-        _, labels = dense(prepared.to_model_labels(truth))  # targets count ids: 1 to N whatever the file holds
-        out.append(Case(one.source, one.stem, array, labels, prepared.model_spacing, centres(labels)))
+        image, drawn = one.load()
+        whole = diameter(drawn.labels, image.grid.spacing)  # of a stack: slices also cut objects near their ends
+        for number, (flat, truth) in _slices(image, drawn, one.slices):
+            zoom = preprocess.zoom_for(diameter(truth.labels, flat.grid.spacing), spec) if sized else 1.0
+            prepared = preprocess.plan(flat, spec, zoom)
+            array = prepared.read(flat, tuple(slice(0, n) for n in flat.grid.shape))
+            ids, labels = dense(
+                prepared.to_model_labels(truth.labels)
+            )  # targets count ids: 1 to N whatever the file holds
+            classes = None
+            if truth.classes is not None:
+                before = np.unique(truth.labels[truth.labels > 0])
+                classes = np.concatenate([[0], truth.classes[np.isin(before, ids)]]).astype(np.int32)
+            middle = centres(labels)
+            size = whole if one.slices else diameter(labels, prepared.model_spacing)
+            if truth.ignore is not None:
+                hidden = prepared.to_model_labels(truth.ignore.astype(np.int32)) > 0
+                labels = np.where(hidden, np.int32(-1), labels)
+            name = f"{one.stem}[{number}]" if one.slices else one.stem
+            out.append(Case(one.source, name, array, labels, prepared.model_spacing, middle, classes, size))
     return tuple(out)
+
+
+def _slices(image: Image, drawn: Annotation, step: int) -> Iterator[tuple[int, tuple[Image, Annotation]]]:
+    """The image itself, or every `step`-th slice of a stack that shows an instance, as images of their own."""
+    if not step:
+        yield 0, (image, drawn)
+        return
+    stack = image.voxels()
+    for z in range(step // 2, stack.shape[1], step):
+        labels = np.ascontiguousarray(drawn.labels[z])
+        if labels.any():
+            ids = np.unique(drawn.labels[drawn.labels > 0])
+            classes = None if drawn.classes is None else drawn.classes[np.isin(ids, labels)]
+            ignore = None if drawn.ignore is None else drawn.ignore[z]
+            yield z, (Image.from_array(stack[:, z], channel_axis=0), Annotation(labels, ignore, classes))
 
 
 def centres(labels: NDArray[np.int32]) -> NDArray[np.float64]:
     """Centroid of each instance in index units, (N, ndim)."""
-    index = np.nonzero(labels)
+    index = np.nonzero(labels > 0)
     _, ids = np.unique(labels[index], return_inverse=True)
     if not ids.size:
         return np.zeros((0, labels.ndim))
@@ -113,10 +215,65 @@ def centres(labels: NDArray[np.int32]) -> NDArray[np.float64]:
     return np.stack([np.bincount(ids, weights=i) / count for i in index], axis=1)
 
 
-def _files(source: SourceSpec, stem: str) -> CaseFiles:
+def diameter(labels: NDArray[np.int32], spacing: tuple[float, ...]) -> float:
+    """Median diameter of discs or balls as large as the instances, in voxels of the finest axis; 0 without instances."""
+    size = np.bincount(labels[labels > 0].ravel())
+    size = size[size > 0] * np.prod(np.array(spacing) / min(spacing))
+    if not size.size:
+        return 0.0
+    unit = np.pi / 4 if labels.ndim == 2 else np.pi / 6
+    return float(np.median((size / unit) ** (1 / labels.ndim)))
+
+
+def instance_classes(path: Path, labels: NDArray[np.int32], names: tuple[str, ...]) -> NDArray[np.int32]:
+    """Class number of each id that occurs, in the order of the ids: from a table of ids, or an image of class numbers.
+
+    Of an image, most of an instance's voxels decide; 0 there, or no row in a table, is an instance whose class is not known.
+
+    Raises
+    ------
+    InputError
+        A table without columns id and class, or a class that is not one of `names`.
+    """
+    ids = np.unique(labels[labels > 0])
+    if path.suffix.lower() == ".csv":
+        import pandas as pd
+
+        try:
+            table = pd.read_csv(path, dtype={"class": str}).set_index("id")["class"]
+        except (OSError, ValueError, KeyError):
+            raise InputError(f"{path.name}: is no table with columns id and class") from None
+        number = {name: i for i, name in enumerate(names, 1)}
+        if strange := sorted(set(table.dropna()) - set(names)):
+            raise InputError(f"{path.name}: class {strange[0]!r} is none of {', '.join(names)}")
+        return np.array([number.get(str(table.get(i)), 0) for i in ids.tolist()], dtype=np.int32)
+    image = io.load_labels(path).labels
+    if image.shape != labels.shape or image.max() > len(names):
+        raise InputError(
+            f"{path.name}: must have shape {labels.shape} and class numbers 0 to {len(names)}, "
+            f"has {image.shape} and {image.max()}"
+        )
+    inside = labels > 0
+    row = np.searchsorted(ids, labels[inside])
+    votes = np.bincount(row * (len(names) + 1) + image[inside], minlength=len(ids) * (len(names) + 1))
+    most: NDArray[np.int32] = votes.reshape(len(ids), -1).argmax(axis=1).astype(np.int32)
+    return most
+
+
+def _files(source: SourceSpec, stem: str, names: tuple[str, ...]) -> CaseFiles:
     root = data_root()
-    image = _one(root / source.images, stem)
-    return CaseFiles(source.name, stem, image, _one(root / source.labels, stem), source.spacing)
+    return CaseFiles(
+        source.name,
+        stem,
+        _one(root / source.images, stem),
+        _one(root / source.labels, stem),
+        source.spacing,
+        None if source.ignore is None else _one(root / source.ignore, stem),
+        None if source.classes is None else _one(root / source.classes, stem),
+        names,
+        source.partial,
+        source.slices,
+    )
 
 
 def _one(folder: Path, stem: str) -> Path:

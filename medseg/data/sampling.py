@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg import heads
-from medseg.data.augment import coordinates, intensities, take
+from medseg.data.augment import coordinates, intensities, paste, take
 from medseg.data.cases import Case
+from medseg.data.channels import compose
 from medseg.spec import TrainSpec
 
 Sample = dict[str, NDArray[np.float32]]
@@ -20,7 +21,8 @@ class Sampler:
     """A map from sample number to sample (usable as a torch map-style dataset).
 
     A source is drawn by its weight, a case of it by the root of its size, and every second patch is centred on an instance drawn by
-    id, so that small instances are seen as often as large ones.
+    id, so that small instances are seen as often as large ones. Where the network takes any channels, all samples of a batch show
+    the same number of them.
     """
 
     spec: TrainSpec
@@ -31,15 +33,17 @@ class Sampler:
 
     def __getitem__(self, number: int) -> Sample:
         """Return ``image`` (C, *patch) and, per head ``i``, the truth arrays under ``i.name``."""
-        rng = np.random.default_rng([self.spec.seed, number])
+        spec, rng = self.spec, np.random.default_rng([self.spec.seed, number])
         case = self._draw(rng)
-        centre = self._centre(rng, case)
-        aspect = case.spacing[0] / case.spacing[-1]
-        coords, factor = coordinates(rng, self.spec.augment, centre, case.labels.shape, self.spec.patch, aspect)
-        image, labels, outside = take(case.image, case.labels, coords, factor)
-        sample: Sample = {"image": intensities(rng, self.spec.augment, image)}
-        for i, head in enumerate(self.spec.heads):
-            truth = heads.make(head).targets(labels, outside, case.spacing)
+        image, labels, outside, classes = self._patch(rng, case)
+        if spec.preprocess.any_channels:
+            image = compose(rng, image, labels, self._channels(number))
+        image = intensities(rng, spec.augment, image, apart=bool(spec.preprocess.any_channels))
+        sample: Sample = {"image": image}
+        for i, one in enumerate(spec.heads):
+            head = heads.make(one)
+            told = {"classes": classes} if one.classes > 1 else {}
+            truth = head.targets(labels, outside, case.spacing, **told)
             sample |= {f"{i}.{name}": array for name, array in truth.items()}
         return sample
 
@@ -48,12 +52,66 @@ class Sampler:
         names = sorted({c.source for c in self.cases})
         weight = np.array([shares[n] for n in names])
         source = names[rng.choice(len(names), p=weight / weight.sum())]
+        return self._draw_of(rng, source)
+
+    def _draw_of(self, rng: np.random.Generator, source: str) -> Case:
         pool = [c for c in self.cases if c.source == source]
         size = np.sqrt([c.labels.size for c in pool])
         return pool[rng.choice(len(pool), p=size / size.sum())]
+
+    def _patch(
+        self, rng: np.random.Generator, case: Case
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_], NDArray[np.int32]]:
+        """Image, ids, where nothing is known, and the class of each id, of one patch, perhaps with instances of another."""
+        augment = self.spec.augment
+        image, labels, outside = self._cut(rng, case)
+        classes = _classes(case)
+        if rng.random() < augment.p_paste:
+            other = self._draw_of(rng, case.source)
+            ids = np.unique(labels[labels > 0])
+            labels = np.searchsorted(ids, labels).astype(np.int32) + (labels > 0)  # room for the new ids
+            classes = classes[np.concatenate([[0], ids])]
+            image, labels, pasted = paste(rng, image, labels, outside, self._cut(rng, other))
+            classes = np.concatenate([classes, _classes(other)[pasted]])
+        return image, labels, outside, classes
+
+    def _cut(
+        self, rng: np.random.Generator, case: Case
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
+        spec, centre = self.spec, self._centre(rng, case)
+        aspect = case.spacing[0] / case.spacing[-1]
+        coords, factor = coordinates(
+            rng, spec.augment, centre, case.labels.shape, spec.patch, aspect, _zooms(spec, case)
+        )
+        return take(case.image, case.labels, coords, factor)
 
     def _centre(self, rng: np.random.Generator, case: Case) -> NDArray[np.float64]:
         jitter = rng.uniform(-0.25, 0.25, case.labels.ndim) * self.spec.patch
         if len(case.centres) and rng.random() < 0.5:
             return np.asarray(case.centres[rng.integers(len(case.centres))] + jitter)
         return np.asarray(rng.uniform(0, 1, case.labels.ndim) * (np.array(case.labels.shape) - 1))
+
+    def _channels(self, number: int) -> int:
+        """How many channels the batch of a sample shows."""
+        share = np.array(self.spec.augment.channels[: self.spec.net.in_channels])
+        rng = np.random.default_rng([self.spec.seed, number // self.spec.batch, 1])
+        return 1 + int(rng.choice(len(share), p=share / share.sum()))
+
+
+def _classes(case: Case) -> NDArray[np.int32]:
+    """Class of each id; without any told, all are of class 1."""
+    if case.classes is not None:
+        return case.classes
+    return np.concatenate([[0], np.ones(len(case.centres))]).astype(np.int32)
+
+
+def _zooms(spec: TrainSpec, case: Case) -> tuple[float, float] | None:
+    """Range of the magnification that brings a case's objects to the diameters wanted.
+
+    At most threefold, which adds no detail, and no smaller than leaves an image that fills most of a patch.
+    """
+    if spec.augment.diameter is None or not case.diameter:
+        return None
+    fills = 0.8 * max(p / n for p, n in zip(spec.patch, case.labels.shape, strict=True))
+    low, high = (min(max(w / case.diameter, fills), 3.0) for w in spec.augment.diameter)
+    return low, max(high, low * 1.01)

@@ -30,28 +30,42 @@ def make_split(spec: SplitSpec) -> dict[str, dict[str, list[str]]]:
     return {s.name: _split_source(s, spec.tune, spec.seed) for s in spec.sources}
 
 
-def _split_source(source: SplitSource, tune: float, seed: int) -> dict[str, list[str]]:
+def make_folds(spec: SplitSpec) -> list[dict[str, dict[str, list[str]]]]:
+    """Carry out a recipe with ``folds``: so many splits, in which every image that is not fixed in val is in val once."""
+    groups = {s.name: _groups(s) for s in spec.sources}
+    return [
+        {name: fold_groups(group, spec.folds or 2, number, spec.tune, spec.seed) for name, group in groups.items()}
+        for number in range(spec.folds or 2)
+    ]
+
+
+def _groups(source: SplitSource) -> dict[str, str]:
+    """Group of each image of a source, by stem."""
     folder = data_root() / source.images
     files = {p.stem: p for p in sorted(folder.glob("*.*")) if io.is_image(p) and not p.name.startswith(".")}
     if not files:
         raise MissingError(f"{folder}: no images; set MEDSEG_DATA to the folder that holds the training data")
     if source.group == "file":
-        groups = {s: s for s in files}
-    elif source.group == "touching":
-        groups = touching_crops({s: io.load(p).voxels()[0] for s, p in files.items()})
-    elif source.group == "listed":
+        return {s: s for s in files}
+    if source.group == "touching":
+        return touching_crops({s: io.load(p).voxels()[0] for s, p in files.items()})
+    if source.group == "listed":
         listed = _json(folder.parent / "groups.json")["groups"]
-        groups = {s: str(listed[s]) for s in files}
-    else:
-        groups = {s: _match(source.group, s) or s for s in files}
+        return {s: str(listed[s]) for s in files}
+    return {s: _match(source.group, s) or s for s in files}
+
+
+def _split_source(source: SplitSource, tune: float, seed: int) -> dict[str, list[str]]:
+    groups, folder = _groups(source), data_root() / source.images
+    chosen = frozenset(s for s in groups if source.tune is not None and _match(source.tune, s))
     if isinstance(source.val, float):
-        return split_groups(groups, source.val, tune, seed)
+        return split_groups(groups, source.val, tune, seed, fixed_tune=chosen)
     if source.val == "listed":
         items = _json(folder.parent / "manifest.json")["items"]
         fixed = frozenset(str(i["name"]) for i in items if i["split"] == "val")
     else:
-        fixed = frozenset(s for s in files if _match(source.val, s))
-    return split_groups(groups, 0.0, tune, seed, fixed)
+        fixed = frozenset(s for s in groups if _match(source.val, s))
+    return split_groups(groups, 0.0, tune, seed, fixed, chosen)
 
 
 def _match(pattern: str, stem: str) -> str | None:
@@ -70,7 +84,12 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def split_groups(
-    groups: dict[str, str], val: float, tune: float, seed: int = 0, fixed_val: frozenset[str] = frozenset()
+    groups: dict[str, str],
+    val: float,
+    tune: float,
+    seed: int = 0,
+    fixed_val: frozenset[str] = frozenset(),
+    fixed_tune: frozenset[str] = frozenset(),
 ) -> dict[str, list[str]]:
     """Deal whole groups to ``train``, ``tune`` and ``val``.
 
@@ -85,22 +104,18 @@ def split_groups(
     fixed_val
         Stems that somebody else has put into val already; ``val`` is then not dealt. A group with such a stem goes to neither
         tune nor val.
+    fixed_tune
+        Stems to tune on; ``tune`` is then not dealt, and their whole groups are in tune.
 
     Returns
     -------
     dict
         Sorted stems under ``train``, ``tune`` and ``val``.
     """
-    members: dict[str, list[str]] = {}
-    for stem, group in groups.items():
-        members.setdefault(group, []).append(stem)
-
-    def place(group: str) -> str:
-        return hashlib.sha256(f"{seed}/{group}".encode()).hexdigest()
-
+    members, place = _dealt(groups, seed)
     out: dict[str, list[str]] = {"train": [], "tune": [], "val": sorted(fixed_val)}
     free = []
-    for group in sorted(members, key=place):
+    for group in place:
         if fixed_val & set(members[group]):
             out["train"] += [s for s in members[group] if s not in fixed_val]
         else:
@@ -109,14 +124,40 @@ def split_groups(
     wanted_val = 0 if fixed_val else round(val * total)
     wanted_tune = round(tune * (len(groups) - len(fixed_val) - wanted_val))
     for group in free:
-        if len(out["val"]) < wanted_val and not fixed_val:
+        if len(out["val"]) < wanted_val and not fixed_val and not fixed_tune & set(members[group]):
             part = "val"
-        elif len(out["tune"]) < wanted_tune:
+        elif fixed_tune & set(members[group]) or (not fixed_tune and len(out["tune"]) < wanted_tune):
             part = "tune"
         else:
             part = "train"
         out[part] += members[group]
     return {k: sorted(v) for k, v in out.items()}
+
+
+def fold_groups(groups: dict[str, str], folds: int, fold: int, tune: float, seed: int = 0) -> dict[str, list[str]]:
+    """Deal whole groups to one of several folds: val is that fold, tune a share of the rest.
+
+    Groups go to the fold that has fewest images so far, in an order by hash, so that folds are of nearly equal size.
+    """
+    members, place = _dealt(groups, seed)
+    sizes, home = [0] * folds, {}
+    for group in sorted(place, key=lambda g: -len(members[g])):  # a stable sort: equal sizes stay in the order by hash
+        home[group] = sizes.index(min(sizes))
+        sizes[home[group]] += len(members[group])
+    out: dict[str, list[str]] = {"train": [], "tune": [], "val": []}
+    wanted = round(tune * (len(groups) - sizes[fold]))
+    for group in place:
+        part = "val" if home[group] == fold else "tune" if len(out["tune"]) < wanted else "train"
+        out[part] += members[group]
+    return {k: sorted(v) for k, v in out.items()}
+
+
+def _dealt(groups: dict[str, str], seed: int) -> tuple[dict[str, list[str]], list[str]]:
+    """Stems of each group, and the groups in an order by hash, the same on every machine."""
+    members: dict[str, list[str]] = {}
+    for stem, group in groups.items():
+        members.setdefault(group, []).append(stem)
+    return members, sorted(members, key=lambda g: hashlib.sha256(f"{seed}/{g}".encode()).hexdigest())
 
 
 def touching_crops(images: dict[str, NDArray[np.generic]], likeness: float = 0.98) -> dict[str, str]:

@@ -48,13 +48,26 @@ class Head(Protocol):
         """Raw network maps (logits, not probabilities) to instances."""
         ...
 
+    def mirror(self, maps: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """Maps of an image as they would be if its axis ``axis`` ran the other way."""
+        ...
+
     def reach(self, spacing: tuple[float, ...]) -> tuple[int, ...]:
         """Halo in voxels per axis that a region needs for its inner instances to come out as in the whole image."""
         ...
 
 
 def make(spec: HeadBase) -> Head:
-    """Build the NumPy half for a spec: built in, or registered under the entry point group ``medseg.heads``."""
+    """Build the NumPy half for a spec: built in, or registered under the entry point group ``medseg.heads``.
+
+    A spec of several classes gives the same head with a class for each instance (`medseg.heads.classes`).
+    """
+    from medseg.heads.classes import ClassedHead
+
+    return ClassedHead(_separating(spec)) if spec.classes > 1 else _separating(spec)
+
+
+def _separating(spec: HeadBase) -> Head:
     from medseg.heads.embedding import EmbeddingHead
     from medseg.heads.flow import FlowHead
     from medseg.heads.offset import OffsetHead

@@ -15,7 +15,7 @@ from scipy.special import logit
 
 from medseg.candidates import Candidates
 from medseg.heads import Truth
-from medseg.heads.common import SURE, mean_per_label, probability, relative, scored, weights
+from medseg.heads.common import SURE, mean_per_label, mirrored, probability, relative, scored, weights
 from medseg.ops.grow import seed_and_grow
 from medseg.ops.labels import dense
 from medseg.spec import EmbeddingSpec
@@ -30,7 +30,7 @@ class EmbeddingHead:
 
     blendable = True
     tunable = {
-        "threshold": (0.3, 0.4, 0.5, 0.6, 0.7),
+        "threshold": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
         "seed": (0.3, 0.5, 0.7, 0.8, 0.9),
         "claim": (0.2, 0.35, 0.5, 0.65),
         "apart": (0.05, 0.1, 0.2, 0.35, 0.5),
@@ -87,6 +87,10 @@ class EmbeddingHead:
         )
         fit = mean_per_label(probability(maps[-1]), grown.labels) * mean_per_label(grown.phi, grown.labels)
         return scored(grown.labels, fit, s)
+
+    def mirror(self, maps: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """Turned over, vectors along the axis with the other sign."""
+        return mirrored(maps, axis, slice(1, None))
 
     def reach(self, spacing: tuple[float, ...]) -> tuple[int, ...]:
         """Three times ``scale``: about three radii of a usual nucleus."""

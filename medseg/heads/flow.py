@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medseg.candidates import Candidates
 from medseg.heads import Truth
-from medseg.heads.common import SURE, mean_per_label, probability, relative, scored, weights
+from medseg.heads.common import SURE, mean_per_label, mirrored, probability, relative, scored, weights
 from medseg.ops import components
 from medseg.ops.flow import flows, follow
 from medseg.ops.votes import agreement, group_by_votes
@@ -23,10 +23,10 @@ class FlowHead:
 
     blendable = True
     tunable = {
-        "threshold": (0.3, 0.4, 0.5, 0.6, 0.7),
-        "blur": (1.0, 1.5, 2.0, 3.0),
-        "votes": (8.0, 14.0, 20.0, 30.0),
-        "separation": (0.3, 0.5, 0.7, 0.9),
+        "threshold": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+        "blur": (0.7, 1.0, 1.5, 2.0, 3.0),
+        "votes": (8.0, 14.0, 20.0, 30.0, 45.0),
+        "separation": (0.3, 0.5, 0.7, 0.9, 1.1),
     }
 
     def __init__(self, spec: FlowSpec) -> None:
@@ -58,6 +58,10 @@ class FlowHead:
         )
         kept = components.largest_pieces(labels, s.min_voxels)
         return scored(kept, mean_per_label(p, kept) * agreement(kept, miss, relative(spacing)), s)
+
+    def mirror(self, maps: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """Turned over, vectors along the axis with the other sign."""
+        return mirrored(maps, axis, slice(1, None))
 
     def reach(self, spacing: tuple[float, ...]) -> tuple[int, ...]:
         """48 voxels of the finest axis: about three radii of a usual nucleus."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medseg.candidates import Candidates
 from medseg.heads import Truth
-from medseg.heads.common import SURE, mean_per_label, probability, scored, weights
+from medseg.heads.common import SURE, mean_per_label, mirrored, probability, scored, weights
 from medseg.ops import components
 from medseg.spec import SemanticSpec
 
@@ -41,6 +41,10 @@ class SemanticHead:
         p = probability(maps[0])
         labels = components.largest_pieces(components.label(p > self.spec.threshold), self.spec.min_voxels)
         return scored(labels, mean_per_label(p, labels), self.spec)
+
+    def mirror(self, maps: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """Turned over."""
+        return mirrored(maps, axis)
 
     def reach(self, spacing: tuple[float, ...]) -> tuple[int, ...]:
         """No context: components are joined across regions by the stitching."""

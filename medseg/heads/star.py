@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter, maximum_filter
 
 from medseg.candidates import Candidates
 from medseg.heads import Truth
-from medseg.heads.common import probability, relative, scored, weights
+from medseg.heads.common import mirrored, probability, relative, scored, weights
 from medseg.heads.watershed import inner_distance
 from medseg.ops import components
 from medseg.ops.rays import directions, mean_lengths, measure, paint
@@ -82,6 +82,15 @@ class StarHead:
         number[kept.ravel()] = labels.ravel()
         raw = np.concatenate([[0.0], score.astype(np.float64)])[number]
         return scored(kept, raw, s)
+
+    def mirror(self, maps: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """Turned over, and every ray's length from the ray that points where it would; in 3-D from the nearest to it."""
+        vectors = directions(maps.ndim - 1, self._count(maps.ndim - 1)).vectors
+        sign = np.ones(vectors.shape[1])
+        sign[axis] = -1
+        other = (vectors * sign) @ vectors.T
+        turned: NDArray[np.float32] = mirrored(maps, axis)[np.concatenate([[0], 1 + other.argmax(axis=1)])]
+        return turned
 
     def reach(self, spacing: tuple[float, ...]) -> tuple[int, ...]:
         """Three usual rays: about three radii of a usual nucleus."""

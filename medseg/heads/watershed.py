@@ -14,7 +14,7 @@ from skimage.segmentation import watershed
 
 from medseg.candidates import Candidates
 from medseg.heads import Truth
-from medseg.heads.common import SURE, mean_per_label, probability, relative, scored, weights
+from medseg.heads.common import SURE, mean_per_label, mirrored, probability, relative, scored, weights
 from medseg.ops import components
 from medseg.spec import WatershedSpec
 
@@ -23,7 +23,7 @@ class WatershedHead:
     """Two maps: foreground logit, distance to the instance's border as a logit of its share of the largest."""
 
     blendable = True
-    tunable = {"threshold": (0.3, 0.4, 0.5, 0.6, 0.7), "core": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)}
+    tunable = {"threshold": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7), "core": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)}
 
     def __init__(self, spec: WatershedSpec) -> None:
         self.spec = spec
@@ -54,6 +54,10 @@ class WatershedHead:
         labels = flooded.astype(np.int32)
         labels = components.largest_pieces(labels, self.spec.min_voxels)
         return scored(labels, mean_per_label(p, labels), self.spec)
+
+    def mirror(self, maps: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """Turned over."""
+        return mirrored(maps, axis)
 
     def reach(self, spacing: tuple[float, ...]) -> tuple[int, ...]:
         """48 voxels of the finest axis: about three radii of a usual nucleus."""

@@ -33,12 +33,12 @@ class Backbone(nn.Module):
         Cumulated stride per level and array axis, finest first.
     """
 
-    def __init__(self, spec: NetSpec) -> None:
+    def __init__(self, spec: NetSpec, in_channels: int | None = None) -> None:
         super().__init__()
         size = kernels(spec.strides)
         net = DynUNet(
             spatial_dims=spec.ndim,
-            in_channels=spec.in_channels,
+            in_channels=in_channels or spec.in_channels,
             out_channels=1,
             kernel_size=size,
             strides=[list(s) for s in spec.strides],

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from medseg.nets import heads
 from medseg.nets.backbone import Backbone, place
+from medseg.nets.stem import SharedStem
 from medseg.spec import HeadBase, NetSpec
 
 
@@ -23,13 +24,14 @@ class Net(nn.Module):
 
     def __init__(self, spec: NetSpec, head_specs: tuple[HeadBase, ...]) -> None:
         super().__init__()
-        self.backbone = Backbone(spec)
+        self.stem = SharedStem(spec.ndim) if spec.stem == "shared" else nn.Identity()
+        self.backbone = Backbone(spec, SharedStem.CHANNELS if spec.stem == "shared" else spec.in_channels)
         self.heads = nn.ModuleList(heads.make(s, spec.ndim, self.backbone.channels) for s in head_specs)
         place(self, spec.ndim)
 
     def forward(self, x: Tensor, truth: list[dict[str, Tensor]] | None = None) -> list[Tensor]:
         """Map (N, C, *shape) to one (N, channels, *shape) per head, raw."""
-        features = self.backbone(x)
+        features = self.backbone(self.stem(x))
         return [head(features, None if truth is None else truth[i]) for i, head in enumerate(self.heads)]
 
     def loss(self, maps: list[Tensor], truth: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -38,6 +38,10 @@ class ModelSpec(Spec):
     net: NetSpec
     preprocess: PreprocessSpec
     heads: tuple[HeadSpec, ...] = Field(min_length=1)
+    members: int = Field(default=1, ge=1, description="networks whose maps are averaged (an ensemble)")
+    mirrors: bool = Field(
+        default=False, description="average over the image and its mirror images too; four times the work"
+    )
     training: dict[str, Any] = Field(default_factory=dict, description="data, split, steps, seed, config, as run")
     spacing_range: tuple[tuple[float, float], ...] = Field(
         default=(), description="(smallest, largest) trained spacing per array axis in mm; empty: voxels, any spacing"
@@ -53,5 +57,8 @@ class RunSpec(Spec):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     tile: tuple[int, ...] | None = Field(default=None, description="largest network window, voxels, array axis order")
     region: tuple[int, ...] | None = Field(default=None, description="largest region decoded at once, array axis order")
+    diameter: float | None = Field(
+        default=None, gt=0, description="median diameter of the objects in voxels, where the model would estimate it"
+    )
     min_score: float = Field(default=0.0, ge=0, le=1, description="instances with a lower score are left out")
     force: bool = Field(default=False, description="run even where the model says it does not fit the image")

@@ -15,6 +15,11 @@ class NetSpec(Spec):
     kind: Literal["dynunet"] = "dynunet"
     ndim: Literal[2, 3] = 2
     in_channels: int = Field(default=1, ge=1)
+    stem: Literal["plain", "shared"] = Field(
+        default="plain",
+        description="shared: all channels go through the same first layers and what they see is pooled, so that 1 to "
+        "in_channels of them may come in any order",
+    )
     filters: tuple[int, ...] = (16, 32, 64, 128, 192)
     strides: tuple[tuple[int, ...], ...] = Field(
         default=(), description="stride into each level, array axis order; first all 1. Empty: 2 everywhere"
@@ -46,6 +51,11 @@ class PreprocessSpec(Spec):
     """From an image's voxels to what the network was trained on."""
 
     channels: tuple[str, ...] = Field(default=("gray",), description="named input channels, in the network's order")
+    any_channels: int = Field(
+        default=0,
+        ge=0,
+        description="take all channels of an image, up to so many, in any order, whatever their names; 0: no",
+    )
     gray_to_rgb: bool = Field(default=False, description="a one-channel image is repeated over all channels")
     low: float = Field(default=1.0, ge=0, lt=50, description="percentile that becomes 0")
     high: float = Field(default=99.8, gt=50, le=100, description="percentile that becomes 1")
@@ -54,3 +64,8 @@ class PreprocessSpec(Spec):
         default=None, gt=0, description="resample z so that z spacing / in-plane spacing is this; None: native voxels"
     )
     spacing: tuple[float, ...] | None = Field(default=None, description="resample to this spacing in mm, array order")
+    diameter: tuple[float, float] | None = Field(
+        default=None,
+        description="objects of median diameters between these, in voxels, are taken as they are; images of smaller or larger ones "
+        "are resampled. None: no image is",
+    )

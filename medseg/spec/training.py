@@ -17,6 +17,17 @@ class SourceSpec(Spec):
     labels: str = Field(description="folder of label images with the same stems")
     spacing: tuple[float, ...] | None = Field(default=None, description="mm, array axis order, for files that say none")
     weight: float = Field(default=1.0, gt=0, description="share of the training samples")
+    classes: str | None = Field(
+        default=None,
+        description="folder with a class for each instance: NAME.csv with columns id and class, or images of class numbers",
+    )
+    ignore: str | None = Field(default=None, description="folder of images that are not 0 where nobody annotated")
+    partial: bool = Field(
+        default=False, description="only some objects are labelled: what lies away from them does not count"
+    )
+    slices: int = Field(
+        default=0, ge=0, description="train a 2-D network on every so many-th slice of a stack; 0: no stacks"
+    )
 
 
 class DataSpec(Spec):
@@ -24,6 +35,7 @@ class DataSpec(Spec):
 
     sources: tuple[SourceSpec, ...] = Field(min_length=1)
     split: str = Field(description="split file: {source: {train: [stems], tune: [...], val: [...]}}")
+    fold: int | None = Field(default=None, ge=0, description="which of a split file's folds, from 0")
 
 
 class SplitSource(Spec):
@@ -39,6 +51,9 @@ class SplitSource(Spec):
     val: str | float = Field(
         default=0.2, description="share of images; 'listed': split 'val' in manifest.json; or a regular expression"
     )
+    tune: str | None = Field(
+        default=None, description="regular expression of the images to tune on, instead of a share"
+    )
 
 
 class SplitSpec(Spec):
@@ -47,12 +62,17 @@ class SplitSpec(Spec):
     sources: tuple[SplitSource, ...] = Field(min_length=1)
     tune: float = Field(default=0.1, ge=0, lt=1, description="share of the images not in val")
     seed: int = 0
+    folds: int | None = Field(default=None, ge=2, description="make so many splits; every image is in val once")
 
 
 class AugmentSpec(Spec):
     """Random changes that make a small model general. Probabilities are per sample; ranges are of the whole effect."""
 
     scale: tuple[float, float] = Field(default=(0.5, 2.0), description="zoom range, log-uniform")
+    diameter: tuple[float, float] | None = Field(
+        default=None,
+        description="range of the median diameter that an image's objects are zoomed to, in voxels; replaces scale",
+    )
     stretch: float = Field(default=1.2, ge=1, description="extra zoom of single axes, up to this factor")
     rotate: bool = Field(default=True, description="any in-plane angle; 3-D stays about z when voxels are anisotropic")
     elastic: float = Field(default=4.0, ge=0, description="largest elastic shift in voxels")
@@ -67,6 +87,10 @@ class AugmentSpec(Spec):
     noise: tuple[float, float] = (0.01, 0.2)
     p_levels: float = Field(default=0.5, description="random contrast and offset, all channels together")
     p_channels: float = Field(default=0.3, description="mix, permute or gray the channels of colour images")
+    p_paste: float = Field(default=0.0, ge=0, le=1, description="paste instances of another image of the source")
+    channels: tuple[float, ...] = Field(
+        default=(0.5, 0.1, 0.3, 0.1), description="shares of the batches with 1, 2, ... channels, where any may come"
+    )
 
 
 class TrainSpec(Spec):
@@ -78,6 +102,7 @@ class TrainSpec(Spec):
     description: str = ""
     modality: tuple[str, ...] = ("microscopy",)
     target: str = "nucleus"
+    classes: tuple[str, ...] = Field(default=(), description="class names, where instances are of several classes")
     limits: tuple[str, ...] = Field(default=(), description="what the model cannot do, in the words of its card")
     net: NetSpec = NetSpec()
     preprocess: PreprocessSpec = PreprocessSpec()
@@ -86,6 +111,7 @@ class TrainSpec(Spec):
     augment: AugmentSpec = AugmentSpec()
     patch: tuple[int, ...]
     batch: int = Field(default=8, ge=1)
+    accumulate: int = Field(default=1, ge=1, description="parts that a batch is cut into, where memory is short")
     steps: int = Field(default=4000, ge=1)
     warmup: int = Field(default=200, ge=0)
     rate: float = Field(default=2e-3, gt=0)
@@ -99,6 +125,16 @@ class TrainSpec(Spec):
     def _fits(self) -> TrainSpec:
         if len(self.patch) != self.net.ndim or any(p % d for p, d in zip(self.patch, self.net.divisor, strict=True)):
             raise ValueError(f"patch needs {self.net.ndim} numbers, multiples of {self.net.divisor}")
-        if self.net.in_channels != len(self.preprocess.channels):
-            raise ValueError("net.in_channels must equal the number of preprocess.channels")
+        named, several = len(self.preprocess.channels), self.preprocess.any_channels
+        if self.net.in_channels != (several or named):
+            raise ValueError("net.in_channels must equal the number of preprocess.channels, or preprocess.any_channels")
+        if (self.net.stem == "shared") != bool(several):
+            raise ValueError("preprocess.any_channels and net.stem: shared go together")
+        if self.batch % self.accumulate:
+            raise ValueError("batch must be a multiple of accumulate")
+        names = self.classes or (self.target,)
+        if len(set(names)) != len(names):
+            raise ValueError("class names must be all different")
+        heads = tuple(h.model_copy(update={"classes": len(names)}) for h in self.heads)
+        object.__setattr__(self, "heads", heads)
         return self

@@ -218,6 +218,16 @@ class DecodeContract:
         np.testing.assert_array_equal(one.paint()[0], two.paint()[0])
 
     @each_field
+    def test_mirrored_maps_are_those_of_the_mirrored_image(self, field: Field) -> None:
+        labels = phantom(field, self.separates_touching)
+        for axis in range(len(field.shape)):
+            mirrored = self.head.mirror(self.maps(labels, field.spacing), axis)
+            other = np.ascontiguousarray(np.flip(labels, axis))
+            assert mirrored.shape == self.maps(other, field.spacing).shape
+            self.check_found(other, self.head.decode(mirrored, field.spacing))
+            np.testing.assert_allclose(self.head.mirror(mirrored, axis)[0], self.maps(labels, field.spacing)[0])
+
+    @each_field
     def test_smaller_than_min_voxels_is_dropped(self, field: Field) -> None:
         labels = np.array(phantom(field, False))
         sizes = np.bincount(labels.ravel())[1:]

@@ -88,7 +88,7 @@ def knowing(maps: Maps, head: HeadBase | None = None, **changes: Any) -> Model:
         "preprocess": PreprocessSpec(low=0, high=100),  # so that a voxel's number can be read back exactly
         "heads": (head or SemanticSpec(),),
     }
-    return Model(ModelSpec(**settings | changes), Path("knowing"), "0" * 64, torch.device("cpu"), Lookup(maps))
+    return Model(ModelSpec(**settings | changes), Path("knowing"), "0" * 64, torch.device("cpu"), (Lookup(maps),))
 
 
 def flat(labels: NDArray[np.int32], head: HeadBase | None = None, **changes: Any) -> tuple[Model, Image]:

@@ -21,8 +21,17 @@ def score_cases(
 ) -> Iterator[CaseScore]:
     """Segment each case and score it; `metrics` and `tolerance` as for `medseg.metrics.score_case`."""
     for one in files:
-        image, truth = one.load()
+        image, drawn = one.load()
         *_, last = run(image, model, options)
         if not isinstance(last, Finished):
             raise RuntimeError("a run ends with Finished")
-        yield score_case(truth, last.instances, metrics=metrics, name=one.stem, source=one.source, tolerance=tolerance)
+        yield score_case(
+            drawn.labels,
+            last.instances,
+            metrics=metrics,
+            name=one.stem,
+            source=one.source,
+            tolerance=tolerance,
+            ignore=drawn.ignore,
+            truth_classes=drawn.classes,
+        )

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -26,6 +28,9 @@ from medseg.nets.net import Net, fast_dtype
 from medseg.ops.files import write_whole
 from medseg.spec import TrainSpec
 from medseg.train.checkpoint import load_checkpoint, save_checkpoint
+from medseg.train.ranks import Ranks, join
+
+RECIPE = 2  # of the training itself; a change that makes the same config learn something else raises it
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,15 @@ def train(spec: TrainSpec, output: Path, device: torch.device, workers: int = 1)
     workers
         Processes that prepare samples.
 
+    Under ``torchrun`` each process takes its share of every batch.
+
     Raises
     ------
     TrainingError
         No cases, a checkpoint of another config, or a loss that is not finite.
     """
-    cases = load_cases(find(spec.data, "train"), spec.preprocess)
+    group = join(device, spec.batch // spec.accumulate)
+    cases = load_cases(find(spec.data, "train", classes=spec.classes), spec.preprocess)
     if not cases:
         raise TrainingError("the split file lists no training cases")
     output.mkdir(parents=True, exist_ok=True)
@@ -88,18 +96,21 @@ def train(spec: TrainSpec, output: Path, device: torch.device, workers: int = 1)
     path, digest, done = output / "checkpoint.safetensors", fingerprint(spec), 0
     if path.exists():
         done = load_checkpoint(path, net, average, optimiser, digest)
-    _trim_log(output / "log.jsonl", done)
-    loader = _loader(Sampler(spec, cases), done * spec.batch, workers)
+    group.wait()
+    if group.writes:
+        _trim_log(output / "log.jsonl", done)
+    parts = iter(_loader(Sampler(spec, cases), done, workers, group))
     started, started_cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
-    with open(output / "log.jsonl", "a", encoding="utf-8") as log:
-        for step, batch in enumerate(loader, start=done + 1):
+    with open(output / "log.jsonl" if group.writes else os.devnull, "a", encoding="utf-8") as log:
+        for step in range(done + 1, spec.steps + 1):
             rate = learning_rate(spec, step)
-            loss = _step(net, optimiser, average, batch, spec, rate, step, device)
+            loss = _step(net, optimiser, average, islice(parts, spec.accumulate), spec, rate, step, device, group)
             event = Step(step, spec.steps, loss, rate, time.monotonic() - started, time.process_time() - started_cpu)
             log.write(json.dumps(asdict(event)) + "\n")
-            over = time.monotonic() - started > spec.stage_minutes * 60
+            over = group.agree(time.monotonic() - started > spec.stage_minutes * 60, device)
             if step == spec.steps or over or time.monotonic() - saved > spec.checkpoint_minutes * 60:
-                save_checkpoint(path, step, net, average, optimiser, digest)
+                if group.writes:
+                    save_checkpoint(path, step, net, average, optimiser, digest)
                 log.flush()
                 saved = time.monotonic()
             yield event
@@ -110,9 +121,13 @@ def train(spec: TrainSpec, output: Path, device: torch.device, workers: int = 1)
 
 
 def fingerprint(spec: TrainSpec) -> str:
-    """Hash of everything that changes what is learned: not of words, stage times, or what is chosen after training."""
-    words = {"stage_minutes", "checkpoint_minutes", "title", "description", "licence", "limits"}
-    data = spec.model_dump(mode="json", exclude=words)
+    """Hash of everything that changes what is learned: not of words, stage times, or what is chosen after training.
+
+    Settings at their default are left out, so that a setting which is new today does not orphan the models of yesterday; whoever
+    changes a default raises `RECIPE`.
+    """
+    words = {"stage_minutes", "checkpoint_minutes", "title", "description", "licence", "limits", "accumulate"}
+    data = spec.model_dump(mode="json", exclude=words, exclude_defaults=True) | {"recipe": RECIPE}
     for head, chosen in zip(data["heads"], (heads.make(h).tunable for h in spec.heads), strict=True):
         for name in (*chosen, "calibration", "min_voxels"):
             head.pop(name, None)
@@ -138,14 +153,40 @@ def _step(
     net: Net,
     optimiser: torch.optim.Optimizer,
     average: dict[str, Tensor],
-    batch: dict[str, Tensor],
+    parts: Iterable[dict[str, Tensor]],
     spec: TrainSpec,
     rate: float,
     step: int,
     device: torch.device,
+    group: Ranks,
 ) -> dict[str, float]:
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+    """One step of the optimiser on the parts of a batch; the loss by term."""
+    for settings in optimiser.param_groups:
+        settings["lr"] = rate
+    optimiser.zero_grad(set_to_none=True)
+    sums: dict[str, float] = {}
+    for part in parts:
+        terms = _losses(net, part, spec, device)
+        total = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(total):
+            raise TrainingError(
+                f"the loss is not finite at step {step}; lower 'rate' and go on from the last checkpoint"
+            )
+        (total / spec.accumulate).backward()  # type: ignore[no-untyped-call]
+        for name, value in (terms | {"total": total}).items():
+            sums[name] = sums.get(name, 0.0) + value.item() / spec.accumulate
+    group.average(p.grad for p in net.parameters() if p.grad is not None)
+    torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+    optimiser.step()
+    keep = min(spec.ema, (1 + step) / (10 + step))  # early on, follow the weights closely
+    with torch.no_grad():
+        for key, value in net.state_dict().items():
+            if key in average:
+                average[key].lerp_(value.float(), 1 - keep)
+    return {name: round(value, 5) for name, value in sums.items()}
+
+
+def _losses(net: Net, batch: dict[str, Tensor], spec: TrainSpec, device: torch.device) -> dict[str, Tensor]:
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     image = batch.pop("image").contiguous(memory_format=memory_format(spec.net.ndim))
     truth: list[dict[str, Tensor]] = [{} for _ in spec.heads]
@@ -155,28 +196,15 @@ def _step(
     kind = fast_dtype(device)
     with torch.autocast(device.type, dtype=kind or torch.bfloat16, enabled=kind is not None):
         maps = net(image, truth)
-        terms = net.loss(maps, truth)
-    total = torch.stack(list(terms.values())).sum()
-    if not torch.isfinite(total):
-        raise TrainingError(f"the loss is not finite at step {step}; lower 'rate' and go on from the last checkpoint")
-    optimiser.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-    optimiser.step()
-    keep = min(spec.ema, (1 + step) / (10 + step))  # early on, follow the weights closely
-    with torch.no_grad():
-        for key, value in net.state_dict().items():
-            if key in average:
-                average[key].lerp_(value.float(), 1 - keep)
-    return {k: round(v.item(), 5) for k, v in (terms | {"total": total}).items()}
+        return net.loss(maps, truth)
 
 
-def _loader(sampler: Sampler, first: int, workers: int) -> DataLoader[dict[str, Tensor]]:
-    numbers = range(first, len(sampler))
+def _loader(sampler: Sampler, done: int, workers: int, group: Ranks) -> DataLoader[dict[str, Tensor]]:
+    spec = sampler.spec
     return DataLoader(
         sampler,  # type: ignore[arg-type]
-        batch_size=sampler.spec.batch,
-        sampler=numbers,
+        batch_size=spec.batch // spec.accumulate // group.world,
+        sampler=group.share(done, spec.steps, spec.batch),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         drop_last=True,

@@ -5,7 +5,7 @@ Nothing here looks at val before everything is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from medseg import heads, io
 from medseg.data.cases import Case, find, load_cases
 from medseg.errors import TrainingError
-from medseg.metrics import Counts, match, overlap, summarise
+from medseg.metrics import Counts, Overlap, match, overlap, summarise
 from medseg.model import Model, save_model
 from medseg.spec import HeadBase, ModelSpec, TrainSpec
 from medseg.train.evaluate import score_cases
@@ -38,20 +38,35 @@ class Choice:
     score: float
 
 
-def finish(spec: TrainSpec, weights: dict[str, Tensor], path: Path, device: torch.device) -> Iterator[str]:
+def finish(
+    spec: TrainSpec, members: Sequence[dict[str, Tensor]], path: Path, device: torch.device, mirrors: bool = False
+) -> Iterator[str]:
     """Choose on tune, report on val, and write the model file; yields one line per decision.
+
+    Parameters
+    ----------
+    spec
+        The training.
+    members
+        Weights by name; of several networks of the same training with other seeds or folds, an ensemble is made.
+    path
+        Model file to write.
+    mirrors
+        Average over mirror images too.
 
     Raises
     ------
     TrainingError
         The split file lists no tune cases.
     """
-    files = find(spec.data, "tune")
+    files = find(spec.data, "tune", classes=spec.classes)
     if not files:
         raise TrainingError("the split file lists no tune cases, on which thresholds are chosen")
-    cases = load_cases(files, spec.preprocess)
+    cases = load_cases(files, spec.preprocess, sized=True)
+    weights = _together(members)
+    plain = _model_spec(spec, spec.heads).model_copy(update={"members": len(members), "mirrors": mirrors})
     untuned = path.with_name(f"{spec.name}.untuned.safetensors")  # the final name means a finished model
-    save_model(untuned, _model_spec(spec, spec.heads), weights)
+    save_model(untuned, plain, weights)
     model = Model.load(untuned, str(device))
     maps = [model.maps(case.image) for case in cases]
     untuned.unlink()
@@ -61,25 +76,29 @@ def finish(spec: TrainSpec, weights: dict[str, Tensor], path: Path, device: torc
     best = max(choices, key=lambda c: c.score)
     head = calibrate(best.spec, cases, [m[best.index] for m in maps])
     yield f"kept: {head.kind}, calibration {head.calibration}"
-    kept = {k: v for k, v in weights.items() if not k.startswith("heads.")}
-    kept |= {
-        k.replace(f"heads.{best.index}.", "heads.0.", 1): v
-        for k, v in weights.items()
-        if k.startswith(f"heads.{best.index}.")
-    }
-    final = _model_spec(spec, (head,))
+    kept = {k: v for k, v in weights.items() if ".heads." not in f".{k}"}
+    own = f"heads.{best.index}."
+    kept |= {k.replace(own, "heads.0.", 1): v for k, v in weights.items() if f".{own}" in f".{k}"}
+    final = plain.model_copy(update={"heads": (head,)})
     tried = {c.spec.kind: round(c.score, 4) for c in choices}
     final = final.model_copy(update={"training": final.training | {"tune_ap_by_head": tried}})
     save_model(untuned, final, kept)
     model = Model.load(untuned, str(device))
     untuned.unlink()
     scores = summarise(list(score_cases(model, files)), split="tune").specs()
-    if val := find(spec.data, "val"):
+    if val := find(spec.data, "val", classes=spec.classes):
         scores += summarise(list(score_cases(model, val)), split="val").specs()
     save_model(path, final.model_copy(update={"scores": scores}), kept)
     for s in scores:
         if s.averaging == "pooled":
             yield f"{s.split}: {s.source} {s.figure} {s.value:.3f} ({s.averaging}, {s.images} images)"
+
+
+def _together(members: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Weights as a model file holds them: of several members, under their numbers."""
+    if len(members) == 1:
+        return members[0]
+    return {f"{i}.{name}": value for i, one in enumerate(members) for name, value in one.items()}
 
 
 def choose(head: HeadBase, index: int, cases: tuple[Case, ...], maps: list[NDArray[np.float32]]) -> Choice:
@@ -105,7 +124,7 @@ def calibrate(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.flo
     for case, one in zip(cases, maps, strict=True):
         found = heads.make(head.model_copy(update={"calibration": None})).decode(one, case.spacing)
         labels, _ = found.paint(order="index")
-        _, partner = match(overlap(case.labels, labels))
+        _, partner = match(_overlap(case, labels))
         ok = np.zeros(len(found), dtype=bool)
         rows = np.unique(labels[labels > 0]) - 1
         ok[rows[partner[partner >= 0]]] = True
@@ -130,10 +149,16 @@ def _score(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float3
     decoder = heads.make(head)
     for case, one in zip(cases, maps, strict=True):
         labels, _ = decoder.decode(one, case.spacing).paint(order="index")
-        table = overlap(case.labels, labels)
+        table = _overlap(case, labels)
         counts = total.setdefault(case.source, [Counts(0, 0, 0, 0.0)] * len(_CHOOSE_AT))
         total[case.source] = [c + match(table, t)[0] for c, t in zip(counts, _CHOOSE_AT, strict=True)]
     return float(np.mean([[c.ap for c in counts] for counts in total.values()]))
+
+
+def _overlap(case: Case, labels: NDArray[np.int32]) -> Overlap:
+    """Pairs of a case's objects and of what was found, where somebody annotated."""
+    hidden = case.labels < 0
+    return overlap(np.maximum(case.labels, 0), labels, ignore=hidden if hidden.any() else None)
 
 
 def _settings(head: HeadBase) -> str:
@@ -156,7 +181,7 @@ def _model_spec(spec: TrainSpec, head_specs: tuple[HeadBase, ...]) -> ModelSpec:
         licence=spec.licence,
         modality=spec.modality,
         target=spec.target,
-        classes=(spec.target,),
+        classes=spec.classes or (spec.target,),
         net=spec.net,
         preprocess=spec.preprocess,
         heads=head_specs,

@@ -29,6 +29,13 @@ class HeadModule(Protocol):
 
 def make(spec: HeadBase, ndim: int, channels: tuple[int, ...]) -> nn.Module:
     """Build the torch half for a spec: built in, or registered under the entry point group ``medseg.nets.heads``."""
+    from medseg.nets.heads.classes import ClassedModule
+
+    inner = _separating(spec, ndim, channels)
+    return ClassedModule(inner, spec, ndim, channels) if spec.classes > 1 else inner
+
+
+def _separating(spec: HeadBase, ndim: int, channels: tuple[int, ...]) -> nn.Module:
     from medseg.nets.heads.dense import FlowModule, OffsetModule, SemanticModule, WatershedModule
     from medseg.nets.heads.embedding import EmbeddingModule
     from medseg.nets.heads.star import StarModule
