@@ -2,16 +2,19 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medseg.errors import MissingError, TrainingError
+from medseg.errors import TrainingError
 from medseg.nets.net import Net
-from medseg.train import Done, Paused, Step, train
+from medseg.train import Checked, Done, Paused, Step, train
 from medseg.train.loop import fingerprint, learning_rate
+from medseg.train.ranks import Ranks
 
 CPU = torch.device("cpu")
 
@@ -26,7 +29,9 @@ def one_thread():
 
 
 def run(spec, folder):
-    return list(train(spec, folder, CPU, workers=0))
+    first, *rest = train(spec, folder, CPU, workers=0)
+    assert first == Checked((), ())
+    return rest
 
 
 def losses(folder):
@@ -89,7 +94,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny_training, tmp_path):
     whole = run(tiny_training(), tmp_path / "whole")[-1]
     events = train(spec, tmp_path / "cut", CPU, workers=0)
     for event in events:
-        if event.step == 6:
+        if isinstance(event, Step) and event.step == 6:
             break
     events.close()
     *rest, last = run(spec, tmp_path / "cut")
@@ -113,6 +118,99 @@ def test_a_finished_training_is_done_at_once(tiny_training, tmp_path):
     first = run(spec, tmp_path / "run")[-1]
     (again,) = run(spec, tmp_path / "run")
     assert same_weights(first.weights, again.weights)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import torch
+from medseg.spec import TrainSpec
+from medseg.train import Step, train
+torch.set_num_threads(1)
+spec = TrainSpec.model_validate_json(Path(sys.argv[1]).read_text())
+for event in train(spec, Path(sys.argv[2]), torch.device("cpu"), workers=int(sys.argv[4])):
+    if isinstance(event, Step):
+        print(event.step, flush=True)
+        if event.step == int(sys.argv[3]):
+            os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_killed_at_a_random_step_and_resumed_equals_uninterrupted(tiny_training, tmp_path, workers):
+    # a checkpoint every second or so: the kill falls anywhere between two, and the steps since the last are done again
+    spec = tiny_training(steps=30, checkpoint_minutes=0.0005, batch=4, accumulate=2)
+    whole = run(tiny_training(steps=30, batch=4, accumulate=2), tmp_path / "whole")[-1]
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    at = int(np.random.default_rng().integers(2, 29))
+    program = [sys.executable, "-c", KILLED, tmp_path / "spec.json", tmp_path / "cut", str(at), str(workers)]
+    done = subprocess.run([str(p) for p in program], capture_output=True, text=True)
+    assert done.returncode == -9 and done.stdout.split()[-1] == str(at)
+    last = run(spec, tmp_path / "cut")[-1]
+    assert same_weights(last.weights, whole.weights), f"killed at step {at}"
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+# --- batches in parts and on several processes
+
+
+def test_a_batch_in_parts_is_the_same_batch(tiny_training, tmp_path):
+    one, two = (run(tiny_training(steps=3, batch=4, accumulate=n), tmp_path / str(n)) for n in (1, 4))
+    assert [s.rate for s in one[:-1]] == [s.rate for s in two[:-1]]
+    # batch statistics are those of the parts, so the losses are near and not equal
+    assert one[0].loss["total"] == pytest.approx(two[0].loss["total"], rel=0.2)
+    assert fingerprint(tiny_training(batch=4)) == fingerprint(tiny_training(batch=4, accumulate=2))
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_processes_share_out_a_batch(world):
+    shares = [Ranks(rank, world).share(3, 6, 8) for rank in range(world)]
+    assert sorted(sum(shares, [])) == list(range(24, 48))
+    for share in shares:  # each step's part lies in that step's batch
+        for step in range(3):
+            part = share[step * 8 // world : (step + 1) * 8 // world]
+            assert all(24 + 8 * step <= n < 32 + 8 * step for n in part)
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_train_one_network(tiny_training, tmp_path):
+    spec = tiny_training(steps=6, batch=4)
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    program = """
+import sys
+from pathlib import Path
+import torch
+from medseg.spec import TrainSpec
+from medseg.train import Done, train
+torch.set_num_threads(1)
+spec = TrainSpec.model_validate_json(Path(sys.argv[1]).read_text())
+*_, last = train(spec, Path(sys.argv[2]), torch.device("cpu"), workers=0)
+assert isinstance(last, Done)
+state = {k: v for k, v in last.weights.items() if ".running_" not in k}
+total = torch.stack([v.double().sum() for v in state.values()])
+both = [torch.zeros_like(total) for _ in range(2)]
+torch.distributed.all_gather(both, total)
+assert torch.equal(*both)
+"""
+    (tmp_path / "program.py").write_text(program)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, str(tmp_path / "program.py"), str(tmp_path / "spec.json"), str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert losses(tmp_path / "two")[1] == list(range(1, 7))  # one process wrote
+    one = run(tiny_training(steps=6, batch=4), tmp_path / "one")
+    first = losses(tmp_path / "two")[0][1]["total"]
+    assert first == pytest.approx(one[0].loss["total"], rel=0.5)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tiny_training, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(TrainingError, match="batch of 2 cannot be dealt to 3 processes"):
+        run(tiny_training(), tmp_path / "run")
 
 
 # --- checkpoints
@@ -154,16 +252,6 @@ def test_a_damaged_checkpoint_is_a_typed_error(tiny_training, tmp_path, damage):
 
 
 # --- refusals
-
-
-def test_no_cases_and_missing_files_are_typed(tiny_training, tmp_path):
-    spec = tiny_training()
-    (tmp_path / "data" / "labels" / "p1.tif").unlink()
-    with pytest.raises(MissingError, match=r"no file p1"):
-        run(spec, tmp_path / "run")
-    (tmp_path / "split.json").write_text(json.dumps({"splits": {"cells": {"train": [], "tune": [], "val": []}}}))
-    with pytest.raises(TrainingError, match="no training cases"):
-        run(spec, tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops(tiny_training, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,7 @@ def train(
     from medseg import presets
     from medseg.model import choose_device
     from medseg.spec import TrainSpec, load_yaml
-    from medseg.train import Done, Paused, Step
+    from medseg.train import Checked, Done, Paused, Step
     from medseg.train import train as run
     from medseg.train.select import finish
 
@@ -59,11 +60,16 @@ def train(
                 bar.update(task, completed=event.step, note=f"loss {smooth:.3f}")
                 if not is_terminal() and event.step % 100 == 0:
                     say(f"step {event.step}/{event.steps} loss {smooth:.3f} {event.seconds:.0f} s")
+            elif isinstance(event, Checked):
+                for line in event.notes:
+                    say(f"medseg: note: {line}")
             elif isinstance(event, Paused):
                 say(f"stage over at step {event.step} of {event.steps}; run the same command to go on")
                 return 0
             elif isinstance(event, Done):
                 weights = event.weights
+    if int(os.environ.get("RANK", "0")):
+        return 0  # of several processes that torchrun started, the first finishes
     path = folder / f"{spec.name}.safetensors"
     for line in finish(spec, [weights], path, where):
         say(line)

@@ -156,7 +156,7 @@ def find(
             continue  # stacks that a 2-D network learns slices of are nothing it could be scored on
         if source.name not in stems:
             raise SpecError(f"{data.split}: has no source {source.name!r}")
-        found += [_files(source, stem, classes) for stem in stems[source.name][split]]
+        found += [case_files(source, stem, classes) for stem in stems[source.name][split]]
     return found
 
 
@@ -260,7 +260,14 @@ def instance_classes(path: Path, labels: NDArray[np.int32], names: tuple[str, ..
     return most
 
 
-def _files(source: SourceSpec, stem: str, names: tuple[str, ...]) -> CaseFiles:
+def case_files(source: SourceSpec, stem: str, names: tuple[str, ...]) -> CaseFiles:
+    """Files of one image of a source; `names` are class names.
+
+    Raises
+    ------
+    MissingError
+        The image, its labels, or what else the source promises is not there.
+    """
     root = data_root()
     return CaseFiles(
         source.name,
@@ -279,4 +286,6 @@ def _files(source: SourceSpec, stem: str, names: tuple[str, ...]) -> CaseFiles:
 def _one(folder: Path, stem: str) -> Path:
     for path in sorted(folder.glob(f"{stem}.*")):
         return path
-    raise MissingError(f"{folder}: no file {stem}.*; set MEDSEG_DATA to the folder that holds the training data")
+    raise MissingError(
+        f"{folder}: no file {stem}.*; add it, or set MEDSEG_DATA to the folder that holds the training data"
+    )

@@ -41,6 +41,7 @@ _WORDS = (
     (r"merges", "detection", "predictions that cover two true objects or more (10 % of the smaller one)"),
     (r"COCO mAP", "coco", "area under precision over recall, 101 points, mean over IoU .50 to .95 and classes; no cap"),
     (r"COCO AP(\d\d)", "coco", "area under precision over recall, 101 points, at IoU .{0}, mean over classes; no cap"),
+    (r"ECE@\.5", "coco", "expected calibration error: |share of predictions with a partner at IoU .5 - mean score|, 10 bins"),
     (r"Dice", "regions", "2 |A and B| / (|A| + |B|) of the foreground, all objects as one mask"),
     (r"IoU", "regions", "|A and B| / |A or B| of the foreground, all objects as one mask"),
     (r"mIoU", "regions", "IoU of the foreground of each class that occurs, then the mean over the classes"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medseg.metrics import figures
+from medseg.metrics import figures, reliability
 from medseg.metrics.cases import CaseScore
 from medseg.metrics.counting import Mask
 from medseg.metrics.detection import PrecisionRecall, Ranked, precision_recall, ranked
@@ -134,6 +134,8 @@ def _of_scores(
     order = _ranked(cases)
     if order:
         out += [Row(source, n, "", "", e) for n, e in coco_estimates(order, drawn.weights).items()]
+        if (error := reliability.estimate(cases, drawn.weights)) is not None:
+            out.append(Row(source, "ECE@.5", "", "", error))
         if len(names) > 1:
             for number, values in class_estimates(order).items():
                 some = {n: Estimate(len(cases), v, None, None, None) for n, v in values.items()}

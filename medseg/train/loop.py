@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from medseg import heads
 from medseg.data.cases import find, load_cases
+from medseg.data.check import Checked, check
 from medseg.data.sampling import Sampler
 from medseg.errors import TrainingError
 from medseg.nets.backbone import memory_format, place
@@ -60,8 +61,10 @@ class Done:
     weights: dict[str, Tensor]
 
 
-def train(spec: TrainSpec, output: Path, device: torch.device, workers: int = 1) -> Iterator[Step | Paused | Done]:
-    """Train, yielding a `Step` per step and finally `Paused` or `Done`.
+def train(
+    spec: TrainSpec, output: Path, device: torch.device, workers: int = 1
+) -> Iterator[Checked | Step | Paused | Done]:
+    """Train, yielding what is strange about the data, then a `Step` per step and finally `Paused` or `Done`.
 
     Parameters
     ----------
@@ -77,12 +80,14 @@ def train(spec: TrainSpec, output: Path, device: torch.device, workers: int = 1)
     Raises
     ------
     TrainingError
-        No cases, a checkpoint of another config, or a loss that is not finite.
+        Faults of the data set, all of them in one error; a checkpoint of another config, or a loss that is not finite.
     """
     group = join(device, spec.batch // spec.accumulate)
+    checked = check(spec)
+    if checked.faults:
+        raise TrainingError("\n  ".join(["the data set cannot be trained on:", *checked.faults]))
+    yield checked
     cases = load_cases(find(spec.data, "train", classes=spec.classes), spec.preprocess)
-    if not cases:
-        raise TrainingError("the split file lists no training cases")
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(spec.seed)
     net = Net(spec.net, spec.heads)

@@ -68,6 +68,8 @@ def join(device: torch.device, batch: int) -> Ranks:
         return Ranks()
     if batch % world:
         raise TrainingError(f"a batch of {batch} cannot be dealt to {world} processes; choose a multiple of that")
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Ranks(dist.get_rank(), world)
