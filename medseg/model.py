@@ -191,6 +191,23 @@ def read_header(path: str | Path) -> ModelSpec:
         raise ModelError(f"{error}; get the file again or upgrade medseg") from None
 
 
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    """Weights in a model file, by name, as float32.
+
+    Raises
+    ------
+    ModelError
+        The file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return {k: v.float() for k, v in load(path.read_bytes()).items()}
+    except (SafetensorError, OSError):
+        raise ModelError(f"{path.name}: the weights are damaged; get the file again") from None
+
+
 def save_model(path: Path, spec: ModelSpec, weights: dict[str, torch.Tensor]) -> None:
     """Write a model file atomically: convolution weights as float16, batch statistics as float32."""
     import torch

@@ -69,7 +69,7 @@ def test_what_was_saved_comes_back(saved):
         exact = value.ndim <= 1
         torch.testing.assert_close(loaded[name], value, rtol=0 if exact else 1e-3, atol=0 if exact else 1e-4)
         assert loaded[name].dtype == torch.float32
-    assert not model._net.training
+    assert not model._nets[0].training
 
 
 def test_convolutions_are_stored_as_float16(saved):
@@ -244,7 +244,7 @@ def test_out_of_memory_says_what_to_do(saved):
     def burst(x):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    model = replace(Model.load(saved, "cpu"), _net=burst)
+    model = replace(Model.load(saved, "cpu"), _nets=(burst,))
     with pytest.raises(DeviceError, match="smaller --tile"):
         model.maps(np.zeros((1, 8, 8), np.float32))
 
@@ -276,3 +276,41 @@ def test_padding_is_by_reflection_at_the_far_end(saved):
     padded = np.pad(array, ((0, 0), (0, 2), (0, 1)), mode="symmetric")
     (found,), (whole,) = model.maps(array), model.maps(padded)
     np.testing.assert_allclose(found, whole[:, :10, :15], atol=1e-6)
+
+
+# --- ensembles and mirror images
+
+
+def test_the_maps_of_members_are_averaged(tmp_path):
+    spec = spec_of(members=2)
+    parts = [weights_of(spec, seed) for seed in (0, 1)]
+    save_model(tmp_path / "two.safetensors", spec, {f"{i}.{k}": v for i, p in enumerate(parts) for k, v in p.items()})
+    x = np.random.default_rng(0).random((1, 24, 32), dtype=np.float32)
+    one = []
+    for i, part in enumerate(parts):
+        save_model(tmp_path / f"{i}.safetensors", spec_of(), part)
+        one.append(Model.load(tmp_path / f"{i}.safetensors", "cpu").maps(x)[0])
+    (both,) = Model.load(tmp_path / "two.safetensors", "cpu").maps(x)
+    np.testing.assert_allclose(both, np.mean(one, axis=0), atol=1e-5)
+    assert not np.allclose(one[0], one[1], atol=1e-2)
+    with pytest.raises(ModelError, match="do not fit"):  # a header that promises more networks than there are
+        save_model(tmp_path / "bad.safetensors", spec_of(members=3), load_file(tmp_path / "two.safetensors"))
+        Model.load(tmp_path / "bad.safetensors", "cpu")
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_with_mirrors_the_maps_of_a_mirrored_image_are_the_mirrored_maps(tmp_path, ndim):
+    spec = spec_of(net=NetSpec(ndim=ndim, filters=(4, 8, 8)), mirrors=True)
+    save_model(tmp_path / "m.safetensors", spec, weights_of(spec))
+    model = Model.load(tmp_path / "m.safetensors", "cpu")
+    x = np.random.default_rng(0).random((1, *(16, 24, 32)[-ndim:]), dtype=np.float32)
+    head = medseg.heads.make(spec.heads[0])
+    (straight,) = model.maps(x)
+    for axis in (ndim - 1, ndim - 2):
+        (other,) = model.maps(np.ascontiguousarray(np.flip(x, axis + 1)))
+        np.testing.assert_allclose(
+            head.mirror(other, axis), straight, atol=2e-2 if torch.cpu._is_avx512_bf16_supported() else 1e-4
+        )
+    plain = spec_of(net=spec.net)
+    save_model(tmp_path / "p.safetensors", plain, weights_of(plain))
+    assert not np.allclose(Model.load(tmp_path / "p.safetensors", "cpu").maps(x)[0], straight, atol=5e-2)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import medseg
-from medseg.cli import bench, convert, demo, evaluate, info, models, segment, series, split, train
+from medseg.cli import bench, combine, convert, demo, evaluate, info, models, segment, series, split, train
 from medseg.cli.common import fault, say, why
 from medseg.errors import InputError, MedsegError, OutputError
 
@@ -33,6 +33,7 @@ app.command("series")(series.series)
 app.command("convert")(convert.convert)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
+app.command("combine")(combine.combine)
 app.command("split")(split.split)
 app.command("bench")(bench.bench)
 

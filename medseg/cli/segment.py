@@ -52,6 +52,9 @@ def segment(
         bool, typer.Option("--regularize", help="Resample irregular DICOM stacks (tilt, gaps) to regular ones.")
     ] = False,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out instances with a lower score.")] = 0.0,
+    diameter: Annotated[
+        float | None, typer.Option(min=1, help="Usual diameter of the objects in voxels, where the model estimates it.")
+    ] = None,
     tile: Annotated[str | None, typer.Option(help="Largest network window in voxels, e.g. 512,512.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run although the model says it does not fit.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per case on standard output.")] = False,
@@ -71,7 +74,13 @@ def segment(
     size = numbers(spacing, "--spacing")
     options = parse(
         RunSpec,
-        {"device": device, "tile": whole_numbers(tile, "--tile"), "min_score": min_score, "force": force},
+        {
+            "device": device,
+            "tile": whole_numbers(tile, "--tile"),
+            "diameter": diameter,
+            "min_score": min_score,
+            "force": force,
+        },
         "options",
     )
     load = {"spacing": size[0] if size and len(size) == 1 else size, "unit": unit, "channel_axis": channel_axis}

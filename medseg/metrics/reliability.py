@@ -1,4 +1,4 @@
-"""How far scores can be believed: of the predictions with a score of .8, are four in five right?"""
+"""How far scores can be believed: whether of the predictions with a score of .8 four in five are right."""
 
 from __future__ import annotations
 

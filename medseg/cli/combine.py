@@ -1,0 +1,49 @@
+"""``medseg combine``: an ensemble of models, or a model that looks at mirror images too, as one model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medseg.cli.common import say
+from medseg.errors import ModelError, OutputError
+
+
+def combine(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Model files of one config, any seeds or folds.")
+    ],
+    config: Annotated[str, typer.Option(help="Training config: where thresholds are chosen and val is scored.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")],
+    mirrors: Annotated[
+        bool, typer.Option("--mirrors", help="Average over mirror images too; four times the work.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> int:
+    """Average the maps of several networks, and of mirror images, in one model file.
+
+    Thresholds and calibration are chosen anew on tune, and val is scored once.
+    """
+    from medseg import presets
+    from medseg.model import choose_device, find, read_header, weights_of
+    from medseg.spec import TrainSpec, load_yaml
+    from medseg.train.select import finish
+
+    if not output.parent.is_dir() or output.suffix != ".safetensors":
+        raise OutputError(f"{output}: cannot be written; name a .safetensors file in a folder that is there")
+    spec = load_yaml(TrainSpec, presets.find_config(config))
+    paths = [find(one) for one in models]
+    headers = [read_header(path) for path in paths]
+    for path, header in zip(paths, headers, strict=True):
+        if (header.net, header.preprocess) != (spec.net, spec.preprocess) or header.members > 1:
+            raise ModelError(f"{path.name}: is no single network of {config}; combine what that config trained")
+        if header.heads[0].kind != headers[0].heads[0].kind:
+            raise ModelError(f"{path.name}: has another head than {paths[0].name}; combine models of one head")
+    heads = tuple(h for h in spec.heads if h.kind == headers[0].heads[0].kind)
+    spec = spec.model_copy(update={"heads": heads})
+    for line in finish(spec, [weights_of(path) for path in paths], output, choose_device(device), mirrors):
+        say(line)
+    print(output)
+    return 0
