@@ -1,0 +1,219 @@
+"""Beside instances: classes, places nobody annotated, partly labelled images, slices of stacks, pasted instances, folds."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+from medseg import heads
+from medseg.data.augment import paste
+from medseg.data.cases import Case, centres, find, instance_classes, load_cases
+from medseg.data.sampling import Sampler
+from medseg.data.split import fold_groups, make_folds
+from medseg.errors import InputError, SpecError
+from medseg.spec import SplitSpec
+from medseg.testing import phantoms
+
+
+@pytest.fixture
+def labels(tiny_training, tmp_path):
+    """Labels of the first phantom of `tiny_training`."""
+    return lambda stem="p0": tifffile.imread(tmp_path / "data" / "labels" / f"{stem}.tif").astype(np.int32)
+
+
+def spec_with(tiny_training, **source):
+    spec = tiny_training(heads=[{"kind": "offset"}])
+    sources = (spec.data.sources[0].model_copy(update=source),)
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"sources": sources})})
+
+
+# --- classes
+
+
+def test_classes_from_a_table(tmp_path):
+    drawn = np.array([[0, 2, 2], [5, 5, 9]], np.int32)
+    (tmp_path / "a.csv").write_text("id,class\n9,immune\n2,tumour\n")
+    assert instance_classes(tmp_path / "a.csv", drawn, ("tumour", "immune")).tolist() == [1, 0, 2]  # 5 has no row
+    (tmp_path / "a.csv").write_text("id,class\n9,stroma\n")
+    with pytest.raises(InputError, match="'stroma' is none of tumour, immune"):
+        instance_classes(tmp_path / "a.csv", drawn, ("tumour", "immune"))
+    (tmp_path / "a.csv").write_text("number,kind\n9,1\n")
+    with pytest.raises(InputError, match="columns id and class"):
+        instance_classes(tmp_path / "a.csv", drawn, ("tumour", "immune"))
+
+
+def test_classes_from_an_image_by_most_voxels(tmp_path):
+    drawn = np.array([[1, 1, 1, 4, 4, 4, 7]], np.int32)
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[2, 2, 1, 0, 0, 1, 3]], np.uint8))
+    assert instance_classes(tmp_path / "a.tif", drawn, ("a", "b", "c")).tolist() == [2, 0, 3]
+    with pytest.raises(InputError, match="class numbers 0 to 2"):
+        instance_classes(tmp_path / "a.tif", drawn, ("a", "b"))
+
+
+def test_a_sample_knows_the_class_of_every_instance(tiny_training, tmp_path, labels):
+    (tmp_path / "data" / "kinds").mkdir()
+    for stem in ("p0", "p1", "p2", "p3"):
+        rows = "".join(f"{i},{'even' if i % 2 == 0 else 'odd'}\n" for i in np.unique(labels(stem))[1:])
+        (tmp_path / "data" / "kinds" / f"{stem}.csv").write_text("id,class\n" + rows)
+    spec = spec_with(tiny_training, classes="kinds")
+    spec = type(spec).model_validate(spec.model_dump() | {"classes": ("odd", "even")})
+    assert spec.heads[0].classes == 2
+    cases = load_cases(find(spec.data, "train", classes=spec.classes), spec.preprocess)
+    assert cases[0].classes.tolist() == [0, 1, 2, 1, 2, 1, 2]
+    sampler = Sampler(spec.model_copy(update={"augment": spec.augment.model_copy(update={"p_paste": 1.0})}), cases)
+    for number in range(20):
+        sample = sampler[number]
+        kinds, foreground = sample["0.class"][0], sample["0.foreground"][0]
+        np.testing.assert_array_equal(kinds > 0, foreground > 0)
+        assert set(np.unique(kinds)) <= {0, 1, 2}
+
+
+# --- places nobody annotated
+
+
+def test_ignored_places_teach_nothing(tiny_training, tmp_path):
+    (tmp_path / "data" / "unknown").mkdir()
+    for stem in ("p0", "p1", "p2", "p3"):
+        hidden = np.zeros((48, 56), np.uint8)
+        hidden[:, 28:] = 255
+        tifffile.imwrite(tmp_path / "data" / "unknown" / f"{stem}.tif", hidden)
+    spec = spec_with(tiny_training, ignore="unknown")
+    cases = load_cases(find(spec.data, "train"), spec.preprocess)
+    assert (cases[0].labels[:, 28:] == -1).all() and (cases[0].labels[:, :28] >= 0).all()
+    share = [(Sampler(spec, cases)[i]["0.weight"] > 0).mean() for i in range(30)]
+    assert 0.2 < np.mean(share) < 0.75
+
+
+def test_of_a_partly_labelled_image_only_what_is_near_labels_counts(tiny_training, labels):
+    spec = spec_with(tiny_training, partial=True)
+    (case, _) = load_cases(find(spec.data, "train"), spec.preprocess)
+    known = case.labels >= 0
+    assert known[labels() > 0].all() and not known.all()
+    from scipy.ndimage import distance_transform_edt
+
+    away = distance_transform_edt(labels() == 0)
+    np.testing.assert_array_equal(known, away <= 3)
+
+
+# --- slices
+
+
+def test_slices_of_a_stack_are_cases_of_a_2d_training(tiny_training, tmp_path):
+    stack = phantoms.blobs((20, 48, 56), 4, 5.0, 0)
+    tifffile.imwrite(tmp_path / "data" / "labels" / "p0.tif", stack.astype(np.uint16))
+    tifffile.imwrite(
+        tmp_path / "data" / "images" / "p0.tif", (200 * phantoms.image_of(stack, 0)).clip(0, 255).astype(np.uint8)
+    )
+    (tmp_path / "split.json").write_text(
+        json.dumps({"splits": {"cells": {"train": ["p0"], "tune": ["p2"], "val": []}}})
+    )
+    spec = spec_with(tiny_training, slices=3)
+    cases = load_cases(find(spec.data, "train"), spec.preprocess)
+    shown = [z for z in range(1, 20, 3) if stack[z].any()]
+    assert [c.stem for c in cases] == [f"p0[{z}]" for z in shown]
+    for case, z in zip(cases, shown, strict=True):
+        np.testing.assert_array_equal(case.labels > 0, stack[z] > 0)
+    assert find(spec.data, "tune") == []  # a 2-D network is not scored on stacks
+
+
+# --- pasting
+
+
+def patch_of(seed, ids=6):
+    drawn = phantoms.blobs((64, 64), ids, 6.0, seed, touching=False)
+    return phantoms.image_of(drawn, seed)[None], drawn, np.zeros(drawn.shape, bool)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pasted_instances_are_whole_and_cover_none(seed):
+    image, drawn, outside = patch_of(0)
+    other, donor, _ = patch_of(seed + 1)
+    new, labels, pasted = paste(np.random.default_rng(seed), image, drawn, outside, (other, donor, outside))
+    np.testing.assert_array_equal(labels[drawn > 0], drawn[drawn > 0])
+    np.testing.assert_array_equal(new[0][drawn > 0], image[0][drawn > 0])
+    assert labels.max() == drawn.max() + len(pasted)
+    for place, number in enumerate(pasted.tolist(), 1):
+        np.testing.assert_array_equal(labels == drawn.max() + place, donor == number)
+        inner = (labels == drawn.max() + place) & (donor == number)
+        assert np.abs(new[0][inner] - other[0][inner]).mean() < np.abs(image[0][inner] - other[0][inner]).mean()
+
+
+def test_nothing_is_pasted_onto_what_is_not_known_or_taken():
+    image, drawn, _ = patch_of(0)
+    other, donor, outside = patch_of(1)
+    everywhere = np.ones_like(outside)
+    _, labels, pasted = paste(np.random.default_rng(0), image, drawn, everywhere, (other, donor, outside))
+    assert len(pasted) == 0 and np.array_equal(labels, drawn)
+    _, _, pasted = paste(np.random.default_rng(0), image, np.ones_like(drawn), outside, (other, donor, outside))
+    assert len(pasted) == 0
+
+
+def test_pasting_shows_more_instances(tiny_training):
+    drawn = [phantoms.blobs((60, 60), 3, 6.0, seed) for seed in range(4)]
+    cases = tuple(Case("cells", "s", phantoms.image_of(d, 0)[None], d, (1.0, 1.0), centres(d)) for d in drawn)
+    share = []
+    for chance in (0.0, 1.0):
+        spec = tiny_training(augment={"p_paste": chance}, heads=[{"kind": "semantic"}])
+        share.append(np.mean([Sampler(spec, cases)[i]["0.foreground"].mean() for i in range(60)]))
+    assert share[1] > 1.1 * share[0]
+
+
+# --- small instances
+
+
+def test_small_instances_weigh_more():
+    drawn = np.zeros((40, 40), np.int32)
+    drawn[2:5, 2:5], drawn[10:36, 10:36] = 1, 2
+    weight = heads.make(spec_head()).targets(drawn, None, (1.0, 1.0))["weight"][0]
+    assert weight[3, 3] == 3 and weight[20, 20] == 1 and weight[0, 0] == 1
+
+
+def spec_head():
+    from medseg.spec import SemanticSpec
+
+    return SemanticSpec()
+
+
+# --- folds
+
+
+def test_every_image_is_in_val_once_and_groups_stay_whole():
+    groups = {f"{g}_{i}": f"g{g}" for g in range(9) for i in range(1 + g % 4)}
+    folds = [fold_groups(groups, 4, k, 0.2, seed=3) for k in range(4)]
+    assert sorted(s for f in folds for s in f["val"]) == sorted(groups)
+    for fold in folds:
+        assert sorted(fold["train"] + fold["tune"] + fold["val"]) == sorted(groups)
+        parts = [{groups[s] for s in fold[p]} for p in ("train", "tune", "val")]
+        assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+        assert fold["tune"]
+    sizes = [len(f["val"]) for f in folds]
+    assert max(sizes) - min(sizes) <= 3
+    assert folds == [fold_groups(groups, 4, k, 0.2, seed=3) for k in range(4)]
+
+
+def test_a_fold_is_chosen_in_the_config(tiny_training, tmp_path, monkeypatch):
+    recipe = {"sources": [{"name": "cells", "images": "images", "group": "file"}], "tune": 0.3, "folds": 2}
+    tiny = tiny_training()
+    folds = make_folds(SplitSpec.model_validate(recipe))
+    (tmp_path / "folds.json").write_text(json.dumps({"folds": folds}))
+    for fold in range(2):
+        data = tiny.data.model_copy(update={"split": str(tmp_path / "folds.json"), "fold": fold})
+        assert [f.stem for f in find(data, "val")] == folds[fold]["cells"]["val"]
+    for data in (
+        tiny.data.model_copy(update={"split": str(tmp_path / "folds.json")}),
+        tiny.data.model_copy(update={"split": str(tmp_path / "folds.json"), "fold": 2}),
+        tiny.data.model_copy(update={"fold": 0}),
+    ):
+        with pytest.raises(SpecError, match="--fold"):
+            find(data, "val")
+
+
+def test_images_to_tune_on_may_be_named(tmp_path, monkeypatch):
+    from medseg.data.split import split_groups
+
+    groups = {f"f{i}": f"f{i}" for i in range(8)}
+    out = split_groups(groups, 0.0, 0.5, fixed_val=frozenset({"f7"}), fixed_tune=frozenset({"f5", "f6"}))
+    assert out == {"train": [f"f{i}" for i in range(5)], "tune": ["f5", "f6"], "val": ["f7"]}
+    out = split_groups(groups, 0.25, 0.5, fixed_tune=frozenset({"f5", "f6"}))
+    assert out["tune"] == ["f5", "f6"] and len(out["val"]) == 2
