@@ -42,7 +42,7 @@ def make_folds(spec: SplitSpec) -> list[dict[str, dict[str, list[str]]]]:
 def _groups(source: SplitSource) -> dict[str, str]:
     """Group of each image of a source, by stem."""
     folder = data_root() / source.images
-    files = {p.stem: p for p in sorted(folder.glob("*.*")) if io.is_image(p) and not p.name.startswith(".")}
+    files = {io.stem(p): p for p in sorted(folder.glob("*.*")) if io.is_image(p) and not p.name.startswith(".")}
     if not files:
         raise MissingError(f"{folder}: no images; set MEDSEG_DATA to the folder that holds the training data")
     if source.group == "file":
@@ -61,8 +61,9 @@ def _split_source(source: SplitSource, tune: float, seed: int) -> dict[str, list
     if isinstance(source.val, float):
         return split_groups(groups, source.val, tune, seed, fixed_tune=chosen)
     if source.val == "listed":
-        items = _json(folder.parent / "manifest.json")["items"]
-        fixed = frozenset(str(i["name"]) for i in items if i["split"] == "val")
+        manifest = _json(folder.parent / "manifest.json")
+        proposed = manifest.get("split_proposal", {}).get("val", [])
+        fixed = frozenset(str(i["name"]) for i in manifest.get("items", []) if i["split"] == "val") | frozenset(proposed)
     else:
         fixed = frozenset(s for s in groups if _match(source.val, s))
     return split_groups(groups, 0.0, tune, seed, fixed, chosen)
