@@ -63,7 +63,9 @@ def _split_source(source: SplitSource, tune: float, seed: int) -> dict[str, list
     if source.val == "listed":
         manifest = _json(folder.parent / "manifest.json")
         proposed = manifest.get("split_proposal", {}).get("val", [])
-        fixed = frozenset(str(i["name"]) for i in manifest.get("items", []) if i["split"] == "val") | frozenset(proposed)
+        fixed = frozenset(str(i["name"]) for i in manifest.get("items", []) if i["split"] == "val") | frozenset(
+            proposed
+        )
     else:
         fixed = frozenset(s for s in groups if _match(source.val, s))
     return split_groups(groups, 0.0, tune, seed, fixed, chosen)

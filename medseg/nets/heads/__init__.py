@@ -31,7 +31,7 @@ def make(spec: HeadBase, ndim: int, channels: tuple[int, ...]) -> nn.Module:
     """Build the torch half for a spec: built in, or registered under the entry point group ``medseg.nets.heads``."""
     from medseg.nets.heads.classes import ClassedModule
 
-    inner = _separating(spec, ndim, channels)
+    inner = _separating(spec.model_copy(update={"classes": 1}), ndim, channels)
     return ClassedModule(inner, spec, ndim, channels) if spec.classes > 1 else inner
 
 

@@ -23,7 +23,7 @@ class DenseModule(nn.Module):
             conv(width, width, 3 if ndim == 2 else 1, padding=1 if ndim == 2 else 0, bias=False),
             norm(width),
             nn.LeakyReLU(0.01, inplace=True),
-            conv(width, heads.make(spec).channels(ndim) - (spec.classes if spec.classes > 1 else 0), 1),
+            conv(width, heads.make(spec).channels(ndim), 1),
         )
 
     def forward(self, features: list[Tensor], truth: dict[str, Tensor] | None = None) -> Tensor:

@@ -28,7 +28,7 @@ class StarModule(nn.Module):
             conv(channels[0], self.spec.width, 3 if ndim == 2 else 1, padding=1 if ndim == 2 else 0, bias=False),
             norm(self.spec.width),
             nn.LeakyReLU(0.01, inplace=True),
-            conv(self.spec.width, heads.make(spec).channels(ndim) - (spec.classes if spec.classes > 1 else 0), 1),
+            conv(self.spec.width, heads.make(spec).channels(ndim), 1),
         )
 
     def forward(self, features: list[Tensor], truth: dict[str, Tensor] | None = None) -> Tensor:
