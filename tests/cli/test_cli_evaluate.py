@@ -296,6 +296,8 @@ def test_coco_files_that_cannot_be_scored(medseg, coco, folders, tmp_path):
     assert result.code == 4 and "found.json: [0] has the score nan" in result.errors[0]
     result = medseg("evaluate", found, folders[1] / "a.tif")
     assert result.code == 4 and "one is COCO JSON, the other is not" in result.errors[0]
+    result = medseg("evaluate", truth, found)
+    assert result.code == 4 and "found.json is a results list; truth is an instances file" in result.errors[0]
     other = json.loads(json.dumps(good))
     other["images"][2].update(id=9)
     other["annotations"] = [a for a in other["annotations"] if a["image_id"] != 3]
