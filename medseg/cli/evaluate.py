@@ -37,9 +37,9 @@ def evaluate(
     spacing: Annotated[
         str | None, typer.Option(help="Voxel size in array order, e.g. 1.75,0.8,0.8 (z,y,x), whatever the files state.")
     ] = None,
-    unit: Annotated[str, typer.Option(help="Unit of --spacing: mm or um.")] = "mm",
+    unit: Annotated[str, typer.Option(help="Unit of --spacing, --tolerance and the figures: mm or um.")] = "mm",
     tolerance: Annotated[
-        float | None, typer.Option(min=0, help="For boundary F and NSD, in mm (pixels if the spacing is unknown).")
+        float | None, typer.Option(min=0, help="For boundary F and NSD, in --unit (pixels if the spacing is unknown).")
     ] = None,
     by_size: Annotated[bool, typer.Option("--by-size", help="Every count also by size of the objects.")] = False,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Score this model instead of label files.")] = None,
@@ -68,11 +68,11 @@ def evaluate(
         raise typer.BadParameter("give either PREDICTION and TRUTH, or --model")
     if model is None and (config or source or split is not None or device != "auto"):
         raise typer.BadParameter("--config, --split, --source and --device go with --model")
-    if images is not None and html is None:
-        raise typer.BadParameter("goes with --html", param_hint="--images")
+    if images is not None and (html is None or model is not None):
+        raise typer.BadParameter("goes with --html and label files", param_hint="--images")
     split = split or "val"
-    if unit not in ("mm", "um") or (unit != "mm" and spacing is None):
-        raise typer.BadParameter("is mm or um, and needs --spacing", param_hint="--unit")
+    if unit not in ("mm", "um"):
+        raise typer.BadParameter("is mm or um", param_hint="--unit")
     groups = _groups(metrics, html is not None)
     size = numbers(spacing, "--spacing")
     _check_outputs(csv, html, images)
@@ -85,8 +85,11 @@ def evaluate(
         faults += failed
         split = "files"
         pictures = _pictures(found, settings, images)
+        _check_images(images, found)
     else:
-        cases = _model_scores(str(model), config or str(model), split, tuple(source or ()), (device, groups, tolerance))
+        cases = _model_scores(
+            str(model), config or str(model), split, tuple(source or ()), (device, groups, tolerance, unit)
+        )
     for line in faults:
         say(f"medseg: error: {line}")
     if not cases:
@@ -123,8 +126,26 @@ def _check_outputs(csv: Path | None, html: Path | None, images: Path | None) -> 
         raise MissingError(f"{images}: no such folder; name the folder that holds the images")
 
 
+def _check_images(folder: Path | None, found: list[Pair]) -> None:
+    """Tell before any work is done that no case has an image, most often since the folder is another or named otherwise."""
+    from medseg import io
+
+    names = [_image_name(pair) for pair in found]
+    if folder is None or not names or {io.stem(p) for p in folder.iterdir() if io.is_image(p)} & {*names}:
+        return
+    say(
+        f"medseg: note: {folder}: holds no image with the name of a case, such as {names[0]}.tif; errors are drawn without"
+    )
+
+
+def _image_name(pair: Pair) -> str:
+    from medseg import io
+
+    return pair.name if isinstance(pair.prediction, Path) else io.stem(pair.prediction.name)
+
+
 def _model_scores(
-    name: str, config: str, split: str, sources: tuple[str, ...], how: tuple[str, tuple[str, ...], float | None]
+    name: str, config: str, split: str, sources: tuple[str, ...], how: tuple[str, tuple[str, ...], float | None, str]
 ) -> list[CaseScore]:
     from medseg import presets
     from medseg.data.cases import find
@@ -132,12 +153,13 @@ def _model_scores(
     from medseg.spec import TrainSpec, load_yaml
     from medseg.train.evaluate import score_cases
 
-    device, groups, tolerance = how
+    device, groups, tolerance, unit = how
     files = find(load_yaml(TrainSpec, presets.find_config(config)).data, split, sources)
     scores = []
     with progress() as bar:
         task = bar.add_task(split, total=len(files), note="")
-        for score in score_cases(Model.load(name, device), files, metrics=groups, tolerance=tolerance):
+        asked: Any = {"metrics": groups, "tolerance": tolerance, "unit": unit}
+        for score in score_cases(Model.load(name, device), files, **asked):
             scores.append(score)
             bar.advance(task)
     return scores
@@ -145,7 +167,7 @@ def _model_scores(
 
 def _file_scores(found: list[Pair], settings: Settings, jobs: int | None) -> tuple[list[CaseScore], list[str], bool]:
     """Scores of all pairs that can be scored, what is wrong with the others, and whether a fault of ours is among it."""
-    from medseg.cli.scoring import scored
+    from medseg.cli.scoring import like_masks, scored
 
     order = {pair.name: n for n, pair in enumerate(found)}
     outcomes = []
@@ -157,6 +179,8 @@ def _file_scores(found: list[Pair], settings: Settings, jobs: int | None) -> tup
             for note in outcome.notes:
                 say(f"medseg: {pair.name}: {note}")
     done = [outcome for _, outcome in sorted(outcomes, key=lambda one: one[0])]
+    if note := like_masks([(pair.name, one) for pair, one in zip(found, done, strict=True)]):
+        say(f"medseg: note: {note}")
     faults = [outcome.error for outcome in done if outcome.score is None]
     return [one.score for one in done if one.score is not None], faults, any(one.fault for one in done)
 
@@ -182,12 +206,13 @@ def _image(folder: Path, pair: Pair, shape: tuple[int, ...]) -> Any:
     """Voxels (channel, *shape) of the image of a case; None if there is none that can be read or its shape differs."""
     from medseg import io
 
-    name = pair.name if isinstance(pair.prediction, Path) else io.stem(pair.prediction.name)
+    name = _image_name(pair)
     for path in sorted(p for p in folder.iterdir() if io.is_image(p) and io.stem(p) == name):
         try:
             image = io.load(path)
             if image.grid.shape == tuple(shape):
                 return image.voxels()
+            say(f"medseg: {name}: its image is left out: it has shape {image.grid.shape}, the labels {tuple(shape)}")
         except MedsegError as error:
             say(f"medseg: {name}: its image is left out: {error}")
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def pairs(prediction: Path, truth: Path) -> tuple[list[Pair], list[str], tuple[s
         if not path.exists():
             raise MissingError(f"{path}: no such file or folder; check the path")
     if prediction.is_dir() != truth.is_dir():
-        raise InputError(f"{prediction} and {truth} are a file and a folder; give two files or two folders")
+        raise InputError(f"of {prediction} and {truth} one is a file and one a folder; give two files or two folders")
     json = [path.suffix.lower() == ".json" for path in (prediction, truth)]
     if all(json):
         return _coco_pairs(prediction, truth)
@@ -66,6 +67,9 @@ def _coco_pairs(prediction: Path, truth: Path) -> tuple[list[Pair], list[str], t
     """Images of two COCO files by id; an image that a results list does not name has no predictions."""
     from medseg import io
 
+    with suppress(OSError), truth.open(encoding="utf-8", errors="replace") as file:
+        if file.read(64).lstrip("\ufeff \t\r\n").startswith("["):
+            raise InputError(f"{truth} is a results list; truth is an instances file. The prediction comes first.")
     try:
         known = io.load_coco(truth)
     except MedsegError as error:

@@ -42,12 +42,16 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A scored case, or why it could not be; and what was decided on the way."""
+    """A scored case, or why it could not be; what was decided on the way; and what looks like masks of foreground.
+
+    `pieces` counts the connected pieces of prediction and truth: 0 for no object, None where there are several ids.
+    """
 
     score: CaseScore | None
     error: str = ""
     notes: tuple[str, ...] = ()
     fault: bool = False
+    pieces: tuple[int | None, int | None] = (None, None)
 
 
 # ---------------------------------------------------------------- one case
@@ -58,15 +62,16 @@ def score_pair(pair: Pair, settings: Settings) -> Outcome:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MedsegWarning)
         try:
-            score = _scored(pair, settings)
+            score, pieces = _scored(pair, settings)
         except Exception as error:  # also a fault of ours in one case must not cost the others
             return Outcome(
                 None, why(pair.place, error), fault=not isinstance(error, (MedsegError, OSError, MemoryError))
             )
-    return Outcome(score, notes=tuple(str(w.message) for w in caught if issubclass(w.category, MedsegWarning)))
+    notes = tuple(str(w.message) for w in caught if issubclass(w.category, MedsegWarning))
+    return Outcome(score, notes=notes, pieces=pieces)
 
 
-def _scored(pair: Pair, settings: Settings) -> CaseScore:
+def _scored(pair: Pair, settings: Settings) -> tuple[CaseScore, tuple[int | None, int | None]]:
     from medseg.metrics import score_case
 
     shared: dict[str, Any] = {
@@ -75,9 +80,10 @@ def _scored(pair: Pair, settings: Settings) -> CaseScore:
         "source": settings.source,
         "class_names": settings.classes,
         "tolerance": settings.tolerance,
+        "unit": settings.unit,
     }
     if not isinstance(pair.prediction, Path) or not isinstance(pair.truth, Path):
-        return _scored_coco(pair.prediction, pair.truth, settings, shared)
+        return _scored_coco(pair.prediction, pair.truth, settings, shared), (None, None)
     found, real = (load_labels(path, settings) for path in (pair.prediction, pair.truth))
     if found.labels.shape != real.labels.shape:
         raise InputError(
@@ -86,7 +92,7 @@ def _scored(pair: Pair, settings: Settings) -> CaseScore:
     spacing = _spacing(pair.prediction, found, real, settings)
     scores, classes = told(pair.prediction, found.table["id"].to_numpy(), settings.classes)
     truth_classes = told(pair.truth, real.table["id"].to_numpy(), settings.classes)[1]
-    return score_case(
+    score = score_case(
         real.labels,
         found.labels,
         **shared,
@@ -95,6 +101,30 @@ def _scored(pair: Pair, settings: Settings) -> CaseScore:
         classes=classes,
         truth_classes=truth_classes,
     )
+    return score, (_pieces(found), _pieces(real))
+
+
+def _pieces(side: Instances) -> int | None:
+    """Connected pieces of the only object; 0 where there is none, None where there are several."""
+    from medseg.ops.components import label
+
+    return int(label(side.labels > 0).max(initial=0)) if len(side.table) < 2 else None
+
+
+def like_masks(outcomes: Sequence[tuple[str, Outcome]]) -> str:
+    """Say whether the files of a side look like masks of foreground: one id each, and most in several pieces."""
+    for number, what in enumerate(("predictions", "truth")):
+        some = [
+            (name, one.pieces[number]) for name, one in outcomes if one.score is not None and one.pieces[number] != 0
+        ]
+        several = [(name, n) for name, n in some if n is not None and n > 1]
+        if all(n is not None for _, n in some) and 2 * len(several) > len(some):
+            name, n = several[0]
+            return (
+                f"the {what} hold one id each, in several pieces (of {name} in {n}), and an id is one object; if they are "
+                "masks of foreground, number the pieces first, by scipy.ndimage.label for instance"
+            )
+    return ""
 
 
 def _scored_coco(found: Any, real: Any, settings: Settings, shared: dict[str, Any]) -> CaseScore:
@@ -111,8 +141,9 @@ def load_labels(path: Path, settings: Settings) -> Instances:
     from medseg import io
 
     size = settings.spacing
+    given: dict[str, Any] = {"spacing": size[0] if len(size) == 1 else size, "unit": settings.unit} if size else {}
     try:
-        return io.load_labels(path, spacing=size[0] if size and len(size) == 1 else size, unit=settings.unit)  # type: ignore[arg-type]
+        return io.load_labels(path, **given)
     except MedsegError as error:
         raise InputError(why(path, error)) from None
 

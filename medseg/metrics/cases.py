@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +107,8 @@ class CaseScore:
         Figures that need voxels; class 0 is all classes.
     absent : mapping of str to str
         Figures or groups that this case does not have, and why.
+    unit : "mm" or "um"
+        Of its distances, where the spacing is known; what challenges define in mm and mL stays in these.
     """
 
     name: str
@@ -119,6 +121,7 @@ class CaseScore:
     hits: Mapping[str, Hits] = field(default_factory=dict)
     figures: Mapping[tuple[str, int], Sums] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
+    unit: str = "mm"
 
     def counts(self, threshold: float = 0.5, strict: bool = False) -> Counts:
         """Counts over all classes at one of `THRESHOLDS`, or at IoU > .5."""
@@ -153,6 +156,7 @@ def score_case(
     source: str = "",
     class_names: Sequence[str] | None = None,
     tolerance: float | None = None,
+    unit: Literal["mm", "um"] = "mm",
     **given: Unpack[Given],
 ) -> CaseScore:
     """Score one case.
@@ -168,7 +172,10 @@ def score_case(
     class_names : sequence of str, optional
         Names of the classes, by number; else those of the `Instances`, or "class 1" and so on.
     tolerance : float, optional
-        For boundary F and NSD, in mm (pixels where the spacing is unknown). Without it one voxel, along its longest edge.
+        For boundary F and NSD, in `unit` (pixels where the spacing is unknown). Without it one voxel, along its longest
+        edge.
+    unit : "mm" or "um"
+        Of distances, sizes and the tolerance. A spacing is in mm always.
     **given
         scores, classes, truth_classes, crowd, ignore and spacing, as for `overlap`.
 
@@ -179,7 +186,7 @@ def score_case(
     Raises
     ------
     InputError, GeometryError
-        As for `overlap`; or a group is not known.
+        As for `overlap`; or a group or unit is not known.
     """
     from medseg.metrics import figures
 
@@ -187,9 +194,11 @@ def score_case(
         raise InputError(f"there is no group of figures {unknown[0]!r}; the groups are {', '.join(GROUPS)}")
     if tolerance is not None and not 0 <= tolerance < np.inf:
         raise InputError(f"a tolerance of {tolerance} was given; it must be 0 or more")
+    if unit not in figures.UNITS:
+        raise InputError(f"there is no unit {unit!r}; give mm or um")
     table = overlap(truth, prediction, **given)
     names = _names(class_names, truth, prediction, table)
-    case = CaseScore(name, source, table, names, mark(table), tuple(g for g in GROUPS if g in metrics))
+    case = CaseScore(name, source, table, names, mark(table), tuple(g for g in GROUPS if g in metrics), unit=unit)
     absent: dict[str, str] = {}
     if {"coco", "lesions"} & {*case.groups}:
         case = replace(

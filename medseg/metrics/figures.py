@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAIN = ("AP@.5", "AP@.75", "AP@.50:.95", "F1@.5", "PQ")
 Figures = dict[tuple[str, int], Sums]
+UNITS = {"mm": 1.0, "um": 1000.0}  # how many are a millimetre
 
 _HALF, _THREE_QUARTERS, _STRICT = THRESHOLDS.index(0.5), THRESHOLDS.index(0.75), len(THRESHOLDS)
 
@@ -138,11 +139,12 @@ def of_voxels(case: CaseScore, voxels: Voxels, tolerance: float | None) -> tuple
     for number in range(len(case.classes) + 1 if several else 1):
         masks = voxels.masks(number)
         table = case.table if number == 0 else case.table.of_class(number)
+        tau = _tolerance(table, tolerance, case.unit)
         some: dict[str, Sums] = {}
         if "regions" in case.groups:
-            some |= _regions(table, masks, voxels.labels(masks), tolerance)
+            some |= _regions(table, masks, voxels.labels(masks), tau)
         if "surface" in case.groups:
-            some |= _surface(table, masks, tolerance)
+            some |= _surface(table, masks, tau, case.unit)
         if "lesions" in case.groups:
             found, why = _lesions(table, masks)
             some |= found
@@ -153,14 +155,16 @@ def of_voxels(case: CaseScore, voxels: Voxels, tolerance: float | None) -> tuple
     return out, absent
 
 
-def _unit(table: Overlap) -> str:
-    return "mm" if table.spacing is not None else "px" if len(table.shape) == 2 else "voxels"
+def _unit(table: Overlap, unit: str) -> tuple[str, float]:
+    """Unit of the lengths of a case, and how many are one unit of its table: mm, or voxels where the spacing is unknown."""
+    return (unit, UNITS[unit]) if table.spacing is not None else ("px" if len(table.shape) == 2 else "voxels", 1.0)
 
 
-def _tolerance(table: Overlap, tolerance: float | None) -> tuple[float, str]:
-    """The tolerance in the unit of the case, and how the figure's name tells it."""
+def _tolerance(table: Overlap, tolerance: float | None, unit: str) -> tuple[float, str]:
+    """The tolerance in the unit of the table, and how the figure's name tells it."""
     if tolerance is not None:
-        return tolerance, f"{tolerance:g} {_unit(table)}"
+        name, scale = _unit(table, unit)
+        return tolerance / scale, f"{tolerance:g} {name}"
     return max(table.spacing or (1.0,)), "1 voxel" if len(table.shape) == 3 else "1 px"
 
 
@@ -168,9 +172,9 @@ def _regions(
     table: Overlap,
     masks: tuple[Mask, Mask],
     labels: tuple[NDArray[np.integer], NDArray[np.integer]],
-    tolerance: float | None,
+    tolerance: tuple[float, str],
 ) -> dict[str, Sums]:
-    tau, told = _tolerance(table, tolerance)
+    tau, told = tolerance
     counts = match(table)[0]
     pairs = {"Dice": regions.matched_dice(table), "box GIoU": regions.matched_giou(table)}
     out = {
@@ -185,13 +189,13 @@ def _regions(
     return out
 
 
-def _surface(table: Overlap, masks: tuple[Mask, Mask], tolerance: float | None) -> dict[str, Sums]:
-    tau, told = _tolerance(table, tolerance)
-    surface, unit = surface_distances(*masks, table.spacing), _unit(table)
+def _surface(table: Overlap, masks: tuple[Mask, Mask], tolerance: tuple[float, str], unit: str) -> dict[str, Sums]:
+    tau, told = tolerance
+    surface, (name, scale) = surface_distances(*masks, table.spacing), _unit(table, unit)
     return {
-        f"HD95 ({unit})": single(surface.hd(95)),
-        f"HD ({unit})": single(surface.hd(100)),
-        f"ASSD ({unit})": single(surface.assd()),
+        f"HD95 ({name})": single(surface.hd(95) * scale),
+        f"HD ({name})": single(surface.hd(100) * scale),
+        f"ASSD ({name})": single(surface.assd() * scale),
         f"NSD@{told}": single(surface.nsd(tau)),
     }
 

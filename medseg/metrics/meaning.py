@@ -16,7 +16,7 @@ TITLES = {
 }
 
 RULE = r" \((any overlap|IoU >= \.1|centre inside)\)"
-LENGTH = r" \((mm|px|voxels)\)"
+LENGTH = r" \((mm|um|px|voxels)\)"
 RULES = {
     "any overlap": "a lesion is found if a prediction shares any voxel with it",
     "IoU >= .1": "a lesion is found if a prediction has an IoU of .1 or more with it",

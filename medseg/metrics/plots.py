@@ -44,7 +44,7 @@ def ap_over_iou(curves: Curves) -> str:
         ):
             axes.plot(curves.thresholds, values, line, color=colour, marker=mark, markersize=4, label=name)
         axes.set(xlabel="IoU that a match needs", ylabel="AP = TP / (TP + FP + FN)", ylim=(-0.02, 1.02))
-        axes.legend(loc="lower left")
+        _legend(axes)
 
     return _svg(plot)
 
@@ -79,7 +79,7 @@ def sensitivity_over_false(froc: dict[str, Froc]) -> str:
         axes.set_xscale("log", base=2)
         axes.set(xlabel="false positives per scan", ylabel="sensitivity", xlim=(1 / 12, 12), ylim=(-0.02, 1.02))
         axes.set_xticks([0.125, 0.25, 0.5, 1, 2, 4, 8], ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
-        axes.legend(loc="lower right", title="a hit is")
+        _legend(axes, "a hit is")
 
     return _svg(plot)
 
@@ -107,9 +107,14 @@ def by_size(rows: Sequence[Row], sizes: Sequence[str]) -> str:
             fontsize=8,
         )
         axes.set(ylabel="pooled", ylim=(-0.02, 1.02), xlim=(-0.5, len(sizes) - 0.5))
-        axes.legend(loc="lower right")
+        _legend(axes)
 
     return _svg(plot)
+
+
+def _legend(axes: Axes, title: str = "") -> None:
+    """Names of the curves above the axes: inside, they would hide the low values of what was scored badly."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, borderpad=0, title=title)
 
 
 def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -21,7 +21,7 @@ from medseg.instances import Instances
 from medseg.metrics.boxes import giou
 from medseg.metrics.contingency import Objects, Overlap
 from medseg.metrics.matching import excused, match
-from medseg.metrics.surface import box_of, check, nearest
+from medseg.metrics.surface import SLACK, box_of, check, nearest
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -276,8 +276,9 @@ def boundary_f(
     on, off = _contour(truth[grown]), _contour(prediction[grown])
     if not on.any() or not off.any():
         return float(not on.any() and not off.any())
-    recall = float((nearest(on, off, size) <= tolerance).mean())
-    precision = float((nearest(off, on, size) <= tolerance).mean())
+    most = tolerance * SLACK
+    recall = float((nearest(on, off, size) <= most).mean())
+    precision = float((nearest(off, on, size) <= most).mean())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 

@@ -27,7 +27,7 @@ class Strata:
     edges : tuple of float
         Inner limits, in the unit.
     unit : str
-        "mm" (equivalent diameter), "mm2", "mm3", "px" or "voxels".
+        "mm" (equivalent diameter), "mm2", "mm3", "px" or "voxels". The names may tell um2 or um3 instead.
     """
 
     names: tuple[str, ...]
@@ -67,15 +67,16 @@ def physical(side: Side, table: Overlap) -> Floats:
     return side.sizes.astype(np.float64) * step
 
 
-def strata(tables: Sequence[Overlap]) -> Strata:
+def strata(tables: Sequence[Overlap], length: str = "mm") -> Strata:
     """Size classes for a set of cases.
 
-    Lesions (every case 3-D and of known spacing): equivalent diameter under 3 mm, 3 to 10, over 10. Else quartiles of the
-    size of all true objects, in mm2 or mm3 where every spacing is known, else in pixels.
+    Lesions (every case 3-D and of known spacing, told in mm): equivalent diameter under 3 mm, 3 to 10, over 10. Else
+    quartiles of the size of all true objects, in mm2 or mm3 (told in um2 or um3 if `length` is "um") where every spacing is
+    known, else in pixels.
     """
     flat = any(len(t.shape) == 2 for t in tables)
     known = all(t.spacing is not None for t in tables)
-    if known and not flat:
+    if known and not flat and length == "mm":
         return Strata(("< 3 mm", "3 to 10 mm", "> 10 mm"), LESION_MM, "mm")
     unit = ("mm2" if flat else "mm3") if known else ("px" if flat else "voxels")
     sizes = [physical(t.truth, t) if known else t.truth.sizes.astype(np.float64) for t in tables]
@@ -83,7 +84,8 @@ def strata(tables: Sequence[Overlap]) -> Strata:
     if not len(every):
         return Strata(("any size",), (), unit)
     edges = tuple(np.unique(np.quantile(every, [0.25, 0.5, 0.75])).tolist())
-    a, b, c = _told(edges), unit, len(edges)
+    scale = 1000.0 ** (2 if flat else 3) if known and length == "um" else 1.0
+    a, b, c = _told([edge * scale for edge in edges]), unit.replace("mm", length), len(edges)
     names = (f"up to {a[0]} {b}", *(f"{a[n]} to {a[n + 1]} {b}" for n in range(c - 1)), f"over {a[-1]} {b}")
     return Strata(names, edges, unit)
 

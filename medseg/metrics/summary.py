@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -195,12 +195,12 @@ def summarise(
     Parameters
     ----------
     cases : sequence of CaseScore
-        Scored with the same groups of figures.
+        Scored with the same groups of figures and in the same unit.
     split : str
         What they are of, for the record.
     by_size : bool
-        Every count also by size: of lesions (all cases 3-D and of known spacing) by equivalent diameter under 3 mm, 3 to
-        10, over 10; else by quartile of the size of all true objects. A true object counts in its own size, a false
+        Every count also by size: of lesions (all cases 3-D, of known spacing, in mm) by equivalent diameter under 3 mm, 3
+        to 10, over 10; else by quartile of the size of all true objects. A true object counts in its own size, a false
         positive in its.
     faults : sequence of str
         What could not be scored, for the record.
@@ -222,7 +222,7 @@ def summarise(
             raise InputError(
                 f"cases have the classes {', '.join(names)} and {', '.join(other)}; all must have the same"
             )
-    sizes = strata([c.table for c in cases]) if by_size else None
+    sizes = strata([c.table for c in cases], cases[0].unit) if by_size else None
     rows: list[Row] = []
     curves = {}
     for source in sorted({c.source for c in cases}):
@@ -247,6 +247,7 @@ def score(
     names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
     tolerance: float | None = None,
+    unit: Literal["mm", "um"] = "mm",
     by_size: bool = False,
     **given: Unpack[Given],
 ) -> Summary:
@@ -260,7 +261,7 @@ def score(
         Groups of figures beside the main ones: "detection", "coco", "regions", "lesions", "surface"; or "all".
     names : sequence of str, optional
         Names of the cases; without them 1, 2 and so on.
-    class_names, tolerance
+    class_names, tolerance, unit
         As for `score_case`.
     by_size : bool
         Every count also by size: see `summarise`.
@@ -303,7 +304,6 @@ def score(
     cases = []
     for n, (one, other) in enumerate(zip(truths, predictions, strict=True)):
         own: Any = {k: v[n] if several and k != "spacing" and v is not None else v for k, v in mine.items()}
-        cases.append(
-            score_case(one, other, metrics=groups, name=called[n], class_names=class_names, tolerance=tolerance, **own)
-        )
+        own |= {"class_names": class_names, "tolerance": tolerance, "unit": unit}
+        cases.append(score_case(one, other, metrics=groups, name=called[n], **own))
     return summarise(cases, split="arrays", by_size=by_size)

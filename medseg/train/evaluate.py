@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from medseg.data.cases import CaseFiles
 from medseg.metrics import CaseScore, score_case
@@ -18,8 +19,9 @@ def score_cases(
     *,
     metrics: Sequence[str] = (),
     tolerance: float | None = None,
+    unit: Literal["mm", "um"] = "mm",
 ) -> Iterator[CaseScore]:
-    """Segment each case and score it; `metrics` and `tolerance` as for `medseg.metrics.score_case`."""
+    """Segment each case and score it; `metrics`, `tolerance` and `unit` as for `medseg.metrics.score_case`."""
     for one in files:
         image, drawn = one.load()
         *_, last = run(image, model, options)
@@ -32,6 +34,7 @@ def score_cases(
             name=one.stem,
             source=one.source,
             tolerance=tolerance,
+            unit=unit,
             ignore=drawn.ignore,
             truth_classes=drawn.classes,
         )

@@ -17,6 +17,8 @@ from medseg.candidates import Candidates
 from medseg.cli import scoring
 from medseg.cli.pairs import Pair
 from medseg.errors import FormatError
+from medseg.grid import Grid
+from medseg.instances import Instances
 from medseg.metrics import Summary
 
 
@@ -158,8 +160,6 @@ def test_dicom_segmentations_are_label_files(medseg, ct, tmp_path):
 
 
 def write_nifti(path, labels, like):
-    from medseg.instances import Instances
-
     io.save_labels(Instances.from_labels(labels, like.grid), path)
     return path
 
@@ -296,6 +296,8 @@ def test_coco_files_that_cannot_be_scored(medseg, coco, folders, tmp_path):
     assert result.code == 4 and "found.json: [0] has the score nan" in result.errors[0]
     result = medseg("evaluate", found, folders[1] / "a.tif")
     assert result.code == 4 and "one is COCO JSON, the other is not" in result.errors[0]
+    result = medseg("evaluate", truth, found)
+    assert result.code == 4 and "found.json is a results list; truth is an instances file" in result.errors[0]
     other = json.loads(json.dumps(good))
     other["images"][2].update(id=9)
     other["annotations"] = [a for a in other["annotations"] if a["image_id"] != 3]
@@ -351,11 +353,75 @@ def test_html_gets_the_summary_and_a_way_to_the_pictures(medseg, folders, tmp_pa
     assert result.code == 4 and "none: no such folder" in result.errors[0]
 
 
+def test_images_that_do_not_fit_are_told(medseg, folders, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    tifffile.imwrite(images / "b_image.tif", squares())
+    page = "--metrics", "detection", "--html", tmp_path / "page.html", "--images", images
+    result = medseg("evaluate", *folders, *page)
+    said = f"medseg: note: {images}: holds no image with the name of a case, such as a.tif; errors are drawn without"
+    assert result.code == 0 and result.err.splitlines() == [said]
+    tifffile.imwrite(images / "a.tif", squares()[:, :-1])
+    result = medseg("evaluate", *folders, *page)
+    said = "medseg: a: its image is left out: it has shape (8, 39), the labels (8, 40)"
+    assert result.code == 0 and result.err.splitlines() == [said]
+
+
+def test_masks_of_foreground_are_told(medseg, folders):
+    found, truth = folders
+    note = (
+        "{} hold one id each, in several pieces (of a in 5), and an id is one object; if they are masks of foreground"
+    )
+    for name in FOUND:
+        tifffile.imwrite(found / f"{name}_labels.tif", squares(*FOUND[name]) > 0)
+    result = medseg("evaluate", *folders)
+    assert result.code == 0 and result.err.count("medseg: note: ") == 1 and note.format("predictions") in result.err
+    for name in FOUND:
+        tifffile.imwrite(truth / f"{name}.tif", (255 * (squares() > 0)).astype(np.uint8))
+        tifffile.imwrite(found / f"{name}_labels.tif", squares(1))
+    result = medseg("evaluate", *folders)
+    assert result.err.count("medseg: note: ") == 1 and note.format("truth") in result.err
+    tifffile.imwrite(truth / "a.tif", squares())  # ids are told apart in one: these are no masks
+    assert medseg("evaluate", *folders).err == ""
+    for name in FOUND:  # one lesion each, one of them in two pieces
+        tifffile.imwrite(truth / f"{name}.tif", squares(*((1, 2) if name == "a" else (1,))) > 0)
+    assert medseg("evaluate", *folders).err == ""
+
+
+def test_distances_sizes_and_tolerance_are_in_the_unit(medseg, folders):
+    found, truth = folders
+    for path in (*found.iterdir(), *truth.iterdir()):
+        labels = tifffile.imread(path)
+        io.save_labels(Instances.from_labels(labels, Grid.from_spacing(labels.shape, 0.5, unit="um")), path)
+        path.with_suffix(".ome.tif").unlink(missing_ok=True)
+    moved = Instances.from_labels(np.roll(squares(), 2, 1), Grid.from_spacing((8, 40), 0.5, unit="um"))
+    io.save_labels(moved, found / "a_labels.tif")
+    options = "--metrics", "surface,regions", "--by-size", "--json"
+    mm = medseg("evaluate", *folders, *options, "--tolerance", "0.001")
+    assert value(mm, "HD95 (mm)", "case", case="a") == pytest.approx(0.001)
+    um = medseg("evaluate", *folders, *options, "--tolerance", "1", "--unit", "um")
+    given = medseg("evaluate", *folders, *options, "--tolerance", "1", "--unit", "um", "--spacing", "0.5")
+    assert um.code == 0 and um.err == "" and given.out == um.out
+    for name, many in (
+        ("HD95 ({})", 1000),
+        ("HD ({})", 1000),
+        ("ASSD ({})", 1000),
+        ("NSD@{}", 1),
+        ("boundary F@{}", 1),
+    ):
+        for case in FOUND:
+            one = value(mm, name.format("mm" if "(" in name else "0.001 mm"), "case", case=case)
+            other = value(um, name.format("um" if "(" in name else "1 um"), "case", case=case)
+            assert other == pytest.approx(many * one)
+    assert {r["size"] for r in json.loads(um.out)} == {"", "up to 4 um2"}  # of 16 px of .25 um2
+
+
 def test_usage(medseg, folders):
     for options, said in [
         (("--metrics", "speed"), "'speed' is none of detection, coco, regions, lesions, surface, all"),
         (("--spacing", "0,1"), "--spacing"),
-        (("--unit", "um"), "--unit"),
+        (("--unit", "cm"), "--unit"),
+        (("--images", "."), "--images"),
         (("--jobs", 0), "--jobs"),
         (("--tolerance", -1), "--tolerance"),
     ]:

@@ -76,6 +76,18 @@ def test_marks_add_up_to_the_counts_of_match(truth, found, hidden):
     assert (case.marks.split.sum(), case.marks.merged.sum()) == (splits.splits, splits.merges)
 
 
+def test_the_unit_of_distances_leaves_what_challenges_define_in_mm():
+    truth, found = np.zeros((2, 4, 8, 8), int)
+    truth[1:3, 2:6, 2:6], found[1:3, 2:6, 3:7] = 1, 1
+    cells = {"metrics": GROUPS, "spacing": (0.002, 0.001, 0.001), "tolerance": 1}
+    figures = case_figures(score_case(truth, found, unit="um", **cells))
+    assert figures["HD (um)"] == pytest.approx(1) and figures["NSD@1 um"] == 1
+    assert "lesion-wise HD95 (BraTS 2023, mm)" in figures and "FPV (autoPET, mL)" in figures
+    assert "HD (voxels)" in case_figures(score_case(truth, found, unit="um", metrics=GROUPS))
+    with pytest.raises(InputError, match="no unit 'cm'"):
+        score_case(truth, found, unit="cm")
+
+
 @pytest.mark.parametrize("shape", [(6, 8), (3, 6, 8)])
 def test_empty_sides(shape):
     none, some = np.zeros(shape, int), np.zeros(shape, int)

@@ -82,6 +82,9 @@ def test_sizes_of_lesions_are_diameters_in_mm():
     assert mixed.unit == "voxels"  # quartiles where a spacing is unknown
     flat = strata([overlap(truth[4], truth[4], spacing=(2, 2))])
     assert flat.unit == "mm2" and flat.edges == (192.0, 320.0, 448.0)  # of 64 and 576
+    cells = strata([overlap(truth, truth, spacing=(0.001, 0.002, 0.002))], "um")  # no lesions: quartiles
+    assert cells.metric and cells.names[0].startswith("up to ") and cells.names[0].endswith(" um3")
+    assert float(cells.names[0].split()[2]) == pytest.approx(cells.edges[0] * 1e9, rel=1e-3)
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=30), st.booleans())

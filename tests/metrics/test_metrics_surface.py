@@ -17,6 +17,7 @@ from medseg.grid import Grid
 from medseg.instances import Instances
 from medseg.metrics import match, overlap, surface
 from medseg.metrics.areas import areas
+from medseg.metrics.regions import boundary_f
 from medseg.metrics.surface import box_of, instance_surfaces, surface_distances
 
 BORDERS = pytest.mark.parametrize("borders", ["area", "voxels"])
@@ -326,6 +327,15 @@ def test_spacing_that_is_none(size):
     mask = np.ones((3, 3), dtype=bool)
     with pytest.raises(GeometryError, match="spacing"):
         surface_distances(mask, mask, size)
+
+
+@pytest.mark.parametrize("size", [0.1, 0.0001, 0.7, 1.0, 1.1])
+def test_so_many_voxels_are_within_so_many_voxel_sizes(size):
+    truth, prediction = np.zeros((2, 20, 30), bool)
+    truth[5:12, 5:12] = prediction[5:12, 8:15] = True  # 3 voxels on
+    found = surface_distances(truth, prediction, (size, size))
+    assert found.nsd(float(f"{3 * size:.6g}")) == 1 and found.nsd(2.99 * size) < 1
+    assert boundary_f(truth, prediction, float(f"{3 * size:.6g}"), (size, size)) == 1
 
 
 def test_percentiles_and_tolerances_have_limits():
