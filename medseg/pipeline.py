@@ -23,6 +23,7 @@ from medseg.image import Image
 from medseg.instances import Instances
 from medseg.model import Model
 from medseg.ops import regions, stitch
+from medseg.ops.labels import taken, usual
 from medseg.preprocess import Plan
 from medseg.spec import HeadBase, RunSpec
 
@@ -104,7 +105,8 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
     windows = [_windows(grown, plan, head, options) for _, grown in jobs]
     total = sum(len(w) for w in windows)
     yield Started(total, notes)
-    mosaic, done = stitch.Mosaic(shape, options.min_score), 0
+    least = model.spec.min_score if options.min_score is None else options.min_score
+    mosaic, done = stitch.Mosaic(shape), 0
     for (core, grown), places in zip(jobs, windows, strict=True):
         array = plan.read(image, grown)
         maps = _Blend(array.shape[1:], places)
@@ -119,6 +121,12 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
         view.flags.writeable = False
         yield Region(core, view)
     labels, scores, classes = mosaic.finish()
+    kept = usual(labels, model.spec.min_share)
+    doubtful = int((kept & (scores < least)).sum())
+    if doubtful and options.min_score is None:
+        notes += (f"{doubtful} doubtful instances with a score below {least:g} are left out; --min-score 0 keeps them",)
+    kept &= scores >= least
+    labels, scores, classes = taken(labels, kept), scores[kept], classes[kept]
     if len(scores) >= 10 and np.median(scores) < 0.5:
         notes += (
             f"half of the scores are below {np.median(scores):.2f}: {model.spec.name} may not be made for such images",

@@ -26,7 +26,7 @@ def test_events_come_in_order_and_count_the_windows(drawn):
     first, *middle, last = events
     assert type(first) is Started and type(last) is Finished
     assert [e.done for e in middle if type(e) is Progress] == list(range(1, first.windows + 1))
-    assert {e.windows for e in middle if type(e) is Progress} == {first.windows} == {len(model._net.calls)}
+    assert {e.windows for e in middle if type(e) is Progress} == {first.windows} == {len(model._nets[0].calls)}
     places = [e.place for e in middle if type(e) is Region]
     assert len(places) == 6 and type(middle[-1]) is Region and type(middle[0]) is Progress
     seen = np.zeros(drawn.shape, int)
@@ -55,17 +55,17 @@ def test_windows_and_regions_are_no_larger_than_asked(drawn):
     for event in run(image, model, RunSpec(region=(15, 25), tile=(16, 24))):
         if type(event) is Region:
             assert all(p.stop - p.start <= n for p, n in zip(event.place, (15, 25), strict=True))
-    assert all(a <= 16 and b <= 24 for a, b in model._net.calls)
+    assert all(a <= 16 and b <= 24 for a, b in model._nets[0].calls)
 
 
 def test_closing_the_generator_stops_the_work(drawn):
     model, image = flat(drawn)
     events = run(image, model, RunSpec(region=(20, 20)))
     next(events)
-    assert model._net.calls == []
+    assert model._nets[0].calls == []
     next(events)
     events.close()
-    assert len(model._net.calls) == 1
+    assert len(model._nets[0].calls) == 1
     with pytest.raises(StopIteration):
         next(events)
 
@@ -87,9 +87,9 @@ def test_tiled_equals_untiled(field, head):
     image = numbered(labels.shape, field.spacing)
     small = RunSpec(region=(*labels.shape[:-1], part[-1] // 3), tile=tuple(max(8, n // 2) for n in part))
     whole = segment(image, model=model)
-    calls = len(model._net.calls)
+    calls = len(model._nets[0].calls)
     tiled = segment(image, model=model, options=small)
-    assert calls == 1 and len(model._net.calls) - calls > 6
+    assert calls == 1 and len(model._nets[0].calls) - calls > 6
     assert len(whole) == 8 and whole.grid == image.grid
     assert same_partition(whole.labels, tiled.labels)
     np.testing.assert_allclose(np.sort(whole.table["score"]), np.sort(tiled.table["score"]), atol=1e-4)
@@ -110,9 +110,9 @@ def test_windows_that_disagree_are_blended_evenly():
             return [super().__call__(x)[0] + 2.0 * (len(self.calls) - 1.5)]  # -1 and 1
 
     model, image = flat(np.ones((16, 64), np.int32))
-    model = replace(model, _net=Drift(np.zeros((1, 16, 64), np.float32)))
+    model = replace(model, _nets=(Drift(np.zeros((1, 16, 64), np.float32)),))
     found = segment(image, model=model, options=RunSpec(tile=(16, 40)))
-    assert len(model._net.calls) == 2
+    assert len(model._nets[0].calls) == 2
     edge = np.flatnonzero((found.labels > 0).all(axis=0))[0]  # where the mean of both turns positive
     assert edge == pytest.approx(32, abs=1)
 
@@ -148,10 +148,10 @@ class Bright:
 def test_a_resampled_stack_comes_back_on_its_own_grid():
     labels = phantoms.blobs((36, 40, 40), 4, 7.0, 1, touching=False)
     model = knowing(np.zeros((1, 2, 2, 2)), preprocess=PreprocessSpec(low=0, high=100, anisotropy=2.0))
-    model = replace(model, _net=Bright())
+    model = replace(model, _nets=(Bright(),))
     image = Image.from_array((labels > 0).astype(np.float32), 0.5)
     *_, last = run(image, model, RunSpec(region=(18, 40, 40)))
-    assert {shape[0] for shape in model._net.shapes} == {20}  # (18 + halo of 18 in the other half) / 2, padded to 4
+    assert {shape[0] for shape in model._nets[0].shapes} == {20}  # (18 + halo of 18 in the other half) / 2, padded to 4
     assert last.instances.grid == image.grid and len(last.instances) == 4
     assert last.notes == ("z resampled by 0.50 to the model's anisotropy 2",)
     both = ((last.instances.labels > 0) & (labels > 0)).sum() / ((last.instances.labels > 0) | (labels > 0)).sum()
@@ -165,7 +165,7 @@ def test_offsets_survive_a_model_of_another_spacing(factor):
     head = OffsetSpec()
     maps = torch.from_numpy(perfect(small, head, (1.0, 1.0)))[None]
     model = knowing(np.zeros((3, 4, 4)), head, preprocess=PreprocessSpec(spacing=(factor, factor)))
-    found = segment(numbered(labels.shape, 1.0), model=replace(model, _net=lambda x: [maps]))
+    found = segment(numbered(labels.shape, 1.0), model=replace(model, _nets=(lambda x: [maps],)))
     assert match(overlap(labels, found.labels), 0.7)[0].ap == 1.0
 
 
@@ -186,6 +186,26 @@ def test_scores_below_the_least_are_left_out(drawn):
     assert sorted(found.table["score"]) == pytest.approx([0.8, 0.9, 0.95], abs=1e-3)
     assert np.array_equal(found.labels > 0, drawn >= 3)
     assert found.table["id"].tolist() == [1, 2, 3]
+
+
+def test_a_model_may_leave_out_doubtful_instances_unless_asked_for(drawn):
+    p = np.array([0.01, 0.6, 0.7, 0.8, 0.9, 0.95], np.float32)[drawn]
+    model = knowing(np.log(p / (1 - p))[None], min_score=0.75)
+    found = segment(numbered(drawn.shape), model=model)
+    assert len(found) == 3
+    assert any("2 doubtful instances with a score below 0.75" in n for n in found.provenance["notes"])
+    every = segment(numbered(drawn.shape), model=model, options=RunSpec(min_score=0))
+    assert len(every) == 5 and not any("doubtful" in n for n in every.provenance["notes"])
+
+
+def test_a_model_may_leave_out_what_is_too_small_beside_the_rest(drawn):
+    shown = np.array(drawn)
+    shown[0:4, 0:4] = 6  # 16 voxels beside objects of some 80
+    model = knowing(np.where(shown > 0, 8.0, -8.0).astype(np.float32)[None])
+    assert len(segment(numbered(drawn.shape), model=model)) == 6
+    model = knowing(np.where(shown > 0, 8.0, -8.0).astype(np.float32)[None], min_share=0.5)
+    found = segment(numbered(drawn.shape), model=model)
+    assert np.array_equal(found.labels > 0, drawn > 0)
 
 
 def test_the_score_of_an_object_cut_by_regions_is_that_of_the_whole():
@@ -217,7 +237,7 @@ def test_the_hash_of_the_file_is_recorded(tiny_training, tmp_path):
     import hashlib
 
     path = tmp_path / "data" / "images" / "p0.tif"
-    model = replace(knowing(np.zeros((1, 2, 2))), _net=Bright())
+    model = replace(knowing(np.zeros((1, 2, 2))), _nets=(Bright(),))
     found = segment(path, model=model, spacing=0.5, unit="um")
     assert found.provenance["source_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found.grid.spacing == pytest.approx((5e-4, 5e-4)) and len(found) > 0

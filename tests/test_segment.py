@@ -115,7 +115,7 @@ def pair(shape=(30, 40)):
     one, two = np.zeros(shape), np.zeros(shape)
     one[5:25, 5:25] = 1
     two[5:25, 15:35] = 1
-    return replace(model, _net=Sum()), one, two
+    return replace(model, _nets=(Sum(),)), one, two
 
 
 def test_named_inputs_are_combined_whatever_their_order():

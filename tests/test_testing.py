@@ -77,7 +77,7 @@ def test_the_knowing_model_answers_every_window_alike():
     array = numbered((48, 64)).voxels() / (48 * 64 - 1)
     np.testing.assert_array_equal(model.maps(array.astype(np.float32))[0], maps)
     np.testing.assert_array_equal(model.maps(array[:, 5:30, 9:20].astype(np.float32))[0], maps[:, 5:30, 9:20])
-    assert model._net.calls == [(48, 64), (28, 12)]
+    assert model._nets[0].calls == [(48, 64), (28, 12)]
 
 
 def test_same_partition():

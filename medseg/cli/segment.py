@@ -51,7 +51,9 @@ def segment(
     regularize: Annotated[
         bool, typer.Option("--regularize", help="Resample irregular DICOM stacks (tilt, gaps) to regular ones.")
     ] = False,
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out instances with a lower score.")] = 0.0,
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out instances with a lower score; 0 keeps all.")
+    ] = None,
     diameter: Annotated[
         float | None, typer.Option(min=1, help="Usual diameter of the objects in voxels, where the model estimates it.")
     ] = None,

@@ -77,3 +77,28 @@ def per_label(values: npt.ArrayLike | None, default: float, ids: IntArray, what:
     if given.shape != ids.shape:
         raise InputError(f"{what[0].upper()}{what[1:]} of shape {given.shape} do not fit {len(ids)} instances.")
     return given
+
+
+def usual(labels: Labels, share: float) -> npt.NDArray[np.bool_]:
+    """Which of the labels 1 to N are not much smaller than the others: at least ``share`` of the usual size.
+
+    The usual size is the one that half of all labelled voxels belong to objects larger than; a swarm of specks hardly moves it.
+
+    Examples
+    --------
+    >>> usual(np.array([1] * 50 + [2] * 40 + [3], np.int32)[None], 0.1).tolist()
+    [True, True, False]
+    """
+    size = np.bincount(labels.ravel(), minlength=1)[1:]
+    if not size.any():
+        return np.ones(len(size), np.bool_)
+    order = np.sort(size)
+    middle = order[np.searchsorted(np.cumsum(order), order.sum() / 2)]
+    return np.asarray(size >= share * middle)
+
+
+def taken(labels: Labels, keep: npt.NDArray[np.bool_]) -> Labels:
+    """Only some of the labels 1 to N, renumbered in order."""
+    if keep.all():
+        return labels
+    return np.concatenate([[0], np.cumsum(keep) * keep]).astype(np.int32)[labels]

@@ -39,12 +39,9 @@ class Mosaic:
     ----------
     shape
         Shape of the whole array.
-    min_score
-        Instances with a lower score are left out. Of a joined one the whole counts, not its pieces.
     """
 
-    def __init__(self, shape: tuple[int, ...], min_score: float = 0.0) -> None:
-        self.min_score = min_score
+    def __init__(self, shape: tuple[int, ...]) -> None:
         self.labels = np.zeros(shape, dtype=np.int32)
         self.scores: list[float] = []
         self.classes: list[int] = []
@@ -111,8 +108,6 @@ class Mosaic:
             self._paint([(piece.box, piece.mask)], piece.score, piece.kind)
 
     def _paint(self, parts: list[tuple[Region, Mask]], score: float, kind: int) -> None:
-        if score < self.min_score:
-            return
         self.scores.append(score)
         self.classes.append(kind)
         for place, mask in parts:

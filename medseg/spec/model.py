@@ -42,6 +42,15 @@ class ModelSpec(Spec):
     mirrors: bool = Field(
         default=False, description="average over the image and its mirror images too; four times the work"
     )
+    min_score: float = Field(
+        default=0.0, ge=0, le=1, description="instances with a lower score are left out, unless asked for"
+    )
+    min_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="instances smaller than this share of the image's usual instance are left out",
+    )
     training: dict[str, Any] = Field(default_factory=dict, description="data, split, steps, seed, config, as run")
     spacing_range: tuple[tuple[float, float], ...] = Field(
         default=(), description="(smallest, largest) trained spacing per array axis in mm; empty: voxels, any spacing"
@@ -60,5 +69,7 @@ class RunSpec(Spec):
     diameter: float | None = Field(
         default=None, gt=0, description="median diameter of the objects in voxels, where the model would estimate it"
     )
-    min_score: float = Field(default=0.0, ge=0, le=1, description="instances with a lower score are left out")
+    min_score: float | None = Field(
+        default=None, ge=0, le=1, description="instances with a lower score are left out; None: as the model says"
+    )
     force: bool = Field(default=False, description="run even where the model says it does not fit the image")

@@ -21,12 +21,14 @@ from medseg.data.cases import Case, find, load_cases
 from medseg.errors import TrainingError
 from medseg.metrics import Counts, Overlap, match, overlap, summarise
 from medseg.model import Model, save_model
+from medseg.ops.labels import dense, taken, usual
 from medseg.spec import HeadBase, ModelSpec, TrainSpec
 from medseg.train.evaluate import score_cases
 from medseg.train.loop import fingerprint
 
 # AP is averaged over these while choosing: finding objects counts, and so do their outlines.
 _CHOOSE_AT = (0.5, 0.6, 0.7, 0.8)
+_SHARES = (0.0, 0.03, 0.06, 0.1, 0.15)  # of the usual instance, under which others are too small to be one
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Choice:
 
     index: int
     spec: HeadBase
+    share: float
     score: float
 
 
@@ -72,14 +75,16 @@ def finish(
     untuned.unlink()
     choices = [choose(head, i, cases, [m[i] for m in maps]) for i, head in enumerate(spec.heads)]
     for choice in choices:
-        yield f"tune: {choice.spec.kind} mean AP {choice.score:.3f} with {_settings(choice.spec)}"
+        yield f"tune: {choice.spec.kind} mean AP {choice.score:.3f} with {_settings(choice)}"
     best = max(choices, key=lambda c: c.score)
-    head = calibrate(best.spec, cases, [m[best.index] for m in maps])
-    yield f"kept: {head.kind}, calibration {head.calibration}"
+    chosen = [m[best.index] for m in maps]
+    head = calibrate(best.spec, cases, chosen, best.share)
+    least = cutoff(head, cases, chosen, best.share)
+    yield f"kept: {head.kind}, calibration {head.calibration}, instances with a score of {least:g} or more"
     kept = {k: v for k, v in weights.items() if ".heads." not in f".{k}"}
     own = f"heads.{best.index}."
     kept |= {k.replace(own, "heads.0.", 1): v for k, v in weights.items() if f".{own}" in f".{k}"}
-    final = plain.model_copy(update={"heads": (head,)})
+    final = plain.model_copy(update={"heads": (head,), "min_score": least, "min_share": best.share})
     tried = {c.spec.kind: round(c.score, 4) for c in choices}
     final = final.model_copy(update={"training": final.training | {"tune_ap_by_head": tried}})
     save_model(untuned, final, kept)
@@ -102,35 +107,43 @@ def _together(members: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def choose(head: HeadBase, index: int, cases: tuple[Case, ...], maps: list[NDArray[np.float32]]) -> Choice:
-    """Settings of a head by coordinate descent over its ``tunable`` values."""
-    best = Choice(index, head, _score(head, cases, maps))
+    """Settings of a head by coordinate descent over its ``tunable`` values and the smallest share of a usual instance."""
+    grid = {"share": _SHARES, **heads.make(head).tunable}
+    best = Choice(index, head, 0.0, _score(head, cases, maps, 0.0))
     for _ in range(2):
         before = best
-        for name, values in heads.make(head).tunable.items():
+        for name, values in grid.items():
             for value in values:
-                if value != getattr(best.spec, name):
-                    trial = best.spec.model_copy(update={name: value})
-                    score = _score(trial, cases, maps)
+                share = value if name == "share" else best.share
+                trial = best.spec if name == "share" else best.spec.model_copy(update={name: value})
+                if (trial, share) != (best.spec, best.share):
+                    score = _score(trial, cases, maps, share)
                     if score > best.score:
-                        best = Choice(index, trial, score)
+                        best = Choice(index, trial, share, score)
         if best == before:
             break
     return best
 
 
-def calibrate(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]]) -> HeadBase:
+def cutoff(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]], share: float) -> float:
+    """Score from which instances are kept: the one with the highest mean AP on tune."""
+    found = [_found(head, case, one, share) for case, one in zip(cases, maps, strict=True)]
+    values = np.arange(0, 0.65, 0.05)
+    scores = [_mean_ap(cases, [taken(labels, s >= value) for labels, s in found]) for value in values]
+    return round(float(values[int(np.argmax(scores))]), 2)
+
+
+def calibrate(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]], share: float = 0.0) -> HeadBase:
     """Fit the logistic that turns a raw score into the chance of IoU >= .5 (Platt 1999); sources weigh the same."""
     raw, hit, weight = [], [], []
     for case, one in zip(cases, maps, strict=True):
-        found = heads.make(head.model_copy(update={"calibration": None})).decode(one, case.spacing)
-        labels, _ = found.paint(order="index")
+        labels, scores = _found(head.model_copy(update={"calibration": None}), case, one, share)
         _, partner = match(_overlap(case, labels))
-        ok = np.zeros(len(found), dtype=bool)
-        rows = np.unique(labels[labels > 0]) - 1
-        ok[rows[partner[partner >= 0]]] = True
-        raw.append(found.scores)
+        ok = np.zeros(len(scores), dtype=bool)
+        ok[partner[partner >= 0]] = True
+        raw.append(scores)
         hit.append(ok)
-        weight.append(np.full(len(found), 1 / sum(len(c.centres) + 1 for c in cases if c.source == case.source)))
+        weight.append(np.full(len(scores), 1 / sum(len(c.centres) + 1 for c in cases if c.source == case.source)))
     x = logit(np.clip(np.concatenate(raw).astype(float), 1e-4, 1 - 1e-4))
     y, w = np.concatenate(hit), np.concatenate(weight)
     if len(y) < 20 or y.all() or not y.any():
@@ -144,15 +157,28 @@ def calibrate(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.flo
     return head.model_copy(update={"calibration": (round(float(slope), 4), round(float(intercept), 4))})
 
 
-def _score(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]]) -> float:
+def _score(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]], share: float) -> float:
+    return _mean_ap(cases, [_found(head, case, one, share)[0] for case, one in zip(cases, maps, strict=True)])
+
+
+def _mean_ap(cases: tuple[Case, ...], found: list[NDArray[np.int32]]) -> float:
+    """Pooled AP of each source, mean over the sources and over `_CHOOSE_AT`."""
     total: dict[str, list[Counts]] = {}
-    decoder = heads.make(head)
-    for case, one in zip(cases, maps, strict=True):
-        labels, _ = decoder.decode(one, case.spacing).paint(order="index")
+    for case, labels in zip(cases, found, strict=True):
         table = _overlap(case, labels)
         counts = total.setdefault(case.source, [Counts(0, 0, 0, 0.0)] * len(_CHOOSE_AT))
         total[case.source] = [c + match(table, t)[0] for c, t in zip(counts, _CHOOSE_AT, strict=True)]
     return float(np.mean([[c.ap for c in counts] for counts in total.values()]))
+
+
+def _found(
+    head: HeadBase, case: Case, maps: NDArray[np.float32], share: float
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Labels 1 to N of what a head finds in a case, without what is too small beside the rest, and scores (N,)."""
+    found = heads.make(head).decode(maps, case.spacing)
+    ids, labels = dense(found.paint(order="index")[0])
+    kept = usual(labels, share)
+    return taken(labels, kept), found.scores[ids - 1][kept]
 
 
 def _overlap(case: Case, labels: NDArray[np.int32]) -> Overlap:
@@ -161,8 +187,9 @@ def _overlap(case: Case, labels: NDArray[np.int32]) -> Overlap:
     return overlap(np.maximum(case.labels, 0), labels, ignore=hidden if hidden.any() else None)
 
 
-def _settings(head: HeadBase) -> str:
-    return ", ".join(f"{name} {getattr(head, name):g}" for name in heads.make(head).tunable)
+def _settings(choice: Choice) -> str:
+    told = {name: getattr(choice.spec, name) for name in heads.make(choice.spec).tunable} | {"min_share": choice.share}
+    return ", ".join(f"{name} {value:g}" for name, value in told.items())
 
 
 def _spacing_range(spec: TrainSpec) -> tuple[tuple[float, float], ...]:

@@ -102,7 +102,7 @@ def test_evaluate_what_cannot_be_compared(medseg, pairs, tmp_path):
     result = medseg("evaluate", *pairs)
     assert result.code == 3 and f"{truth / 'b.tif'} " in result.errors[0] and "AP@.5" in result.out
     result = medseg("evaluate", found, truth / "a.tif")
-    assert result.code == 4 and "a file and a folder" in result.errors[0]
+    assert result.code == 4 and "one is a file and one a folder" in result.errors[0]
     (tmp_path / "none").mkdir()
     result = medseg("evaluate", tmp_path / "none", truth)
     assert result.code == 4 and "no label images" in result.errors[0]
