@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medseg.cli.common import is_terminal, progress, say
+
+if TYPE_CHECKING:
+    from medseg.spec import TrainSpec
 
 
 def train(
@@ -20,7 +23,9 @@ def train(
         float | None, typer.Option(min=0.01, help="End this stage after so long; replaces stage_minutes.")
     ] = None,
     head: Annotated[str | None, typer.Option(help="Train only this one of the config's heads.")] = None,
+    without: Annotated[str | None, typer.Option(help="Leave out this one of the config's data sets.")] = None,
     fold: Annotated[int | None, typer.Option(min=0, help="Fold of the split file, from 0.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Replaces the config's steps.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Replaces the config's seed.")] = None,
 ) -> int:
     """Train a model, choose thresholds on tune, score val once, write NAME.safetensors.
@@ -36,18 +41,7 @@ def train(
     from medseg.train.select import finish
 
     spec = load_yaml(TrainSpec, presets.find_config(config))
-    if minutes is not None:
-        spec = spec.model_copy(update={"stage_minutes": minutes})
-    if fold is not None:
-        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"fold": fold})})
-    if seed is not None:
-        spec = spec.model_copy(update={"seed": seed})
-    if head is not None:
-        chosen = tuple(h for h in spec.heads if h.kind == head)
-        if not chosen:
-            known = ", ".join(h.kind for h in spec.heads)
-            raise typer.BadParameter(f"{head!r} is none of the config's heads: {known}", param_hint="--head")
-        spec = spec.model_copy(update={"heads": chosen})
+    spec = _changed(spec, {"stage_minutes": minutes, "steps": steps, "seed": seed}, {"fold": fold}, head, without)
     folder, where = output or Path("runs") / spec.name, choose_device(device)
     say(f"training {spec.name} on {where} in {folder}; log in {folder / 'log.jsonl'}")
     smooth = None
@@ -75,3 +69,23 @@ def train(
         say(line)
     print(path)
     return 0
+
+
+def _changed(
+    spec: TrainSpec, settings: dict[str, Any], data: dict[str, Any], head: str | None, without: str | None
+) -> TrainSpec:
+    """The config with what the command line replaces."""
+    update = {name: value for name, value in settings.items() if value is not None}
+    update["data"] = spec.data.model_copy(update={name: value for name, value in data.items() if value is not None})
+    if without is not None:
+        rest = tuple(s for s in spec.data.sources if s.name != without)
+        if len(rest) in (0, len(spec.data.sources)):
+            known = ", ".join(s.name for s in spec.data.sources)
+            raise typer.BadParameter(f"{without!r} is none of several data sets: {known}", param_hint="--without")
+        update["data"] = update["data"].model_copy(update={"sources": rest})
+    if head is not None:
+        update["heads"] = tuple(h for h in spec.heads if h.kind == head)
+        if not update["heads"]:
+            known = ", ".join(h.kind for h in spec.heads)
+            raise typer.BadParameter(f"{head!r} is none of the config's heads: {known}", param_hint="--head")
+    return spec.model_copy(update=update)

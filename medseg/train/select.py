@@ -218,6 +218,7 @@ def _model_spec(spec: TrainSpec, head_specs: tuple[HeadBase, ...]) -> ModelSpec:
             "config": f"{spec.name}.yaml",
             "config_sha256": fingerprint(spec),
             "split": spec.data.split,
+            **({} if spec.data.fold is None else {"fold": spec.data.fold}),
             "sources": [s.name for s in spec.data.sources],
             "images": {s: len(find(spec.data, s)) for s in ("train", "tune", "val")},
             "steps": spec.steps,

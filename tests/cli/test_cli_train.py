@@ -1,0 +1,98 @@
+"""``medseg train`` with what the command line replaces, ``medseg split`` with folds, and ``medseg combine``."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from medseg.model import read_header
+
+
+@pytest.fixture
+def config(tiny_training, tmp_path):
+    """Path of a config of two sources, which share the four images of `tiny_training`."""
+    spec = tiny_training(steps=3).model_dump(mode="json")
+    source = spec["data"]["sources"][0]
+    spec["data"]["sources"] = [source, source | {"name": "others"}]
+    split = json.loads((tmp_path / "split.json").read_text())["splits"]["cells"]
+    (tmp_path / "split.json").write_text(json.dumps({"splits": {"cells": split, "others": split}}))
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+def test_the_command_line_replaces_settings(medseg, config, tmp_path):
+    out = tmp_path / "run"
+    options = [
+        "--head",
+        "watershed",
+        "--without",
+        "others",
+        "--steps",
+        2,
+        "--seed",
+        5,
+        "--workers",
+        0,
+        "--device",
+        "cpu",
+    ]
+    result = medseg("train", config, "-o", out, *options)
+    assert result.code == 0, result.err
+    header = read_header(out / "tiny.safetensors")
+    assert header.heads[0].kind == "watershed" and header.training["seed"] == 5 and header.training["steps"] == 2
+    assert header.training["sources"] == ["cells"] and {s.source for s in header.scores} == {"cells"}
+    # what was left out can still be scored
+    result = medseg("evaluate", "--model", out / "tiny.safetensors", "--config", config, "--source", "others", "--json")
+    assert result.code == 0 and {r["source"] for r in json.loads(result.out)} == {"others"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [("--head", "star", "offset, watershed"), ("--without", "nothing", "cells, others"), ("--fold", 1, "no folds")],
+)
+def test_what_is_not_there_cannot_be_chosen(medseg, config, tmp_path, option, value, told):
+    result = medseg("train", config, "-o", tmp_path / "run", option, value)
+    assert result.code == 2 and told in result.err and not (tmp_path / "run").exists()
+
+
+def test_faults_of_the_data_are_told_at_once(medseg, config, tmp_path):
+    for stem in ("p0", "p2"):
+        (tmp_path / "data" / "labels" / f"{stem}.tif").unlink()
+    result = medseg("train", config, "-o", tmp_path / "run", "--without", "others")
+    assert result.code == 2 and "p0" in result.err and "p2" in result.err and not (tmp_path / "run").exists()
+
+
+def test_folds_are_split_and_trained(medseg, config, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("sources:\n- {name: cells, images: images}\ntune: 0.3\nfolds: 2\n")
+    result = medseg("split", recipe, "-o", tmp_path / "folds.json")
+    assert result.code == 0 and "fold 0" in result.out and "fold 1" in result.out
+    spec = yaml.safe_load(config.read_text())
+    spec["data"] |= {"split": str(tmp_path / "folds.json"), "sources": spec["data"]["sources"][:1]}
+    config.write_text(yaml.safe_dump(spec))
+    result = medseg("train", config, "-o", tmp_path / "run1", "--fold", 1, "--workers", 0, "--device", "cpu")
+    assert result.code == 0, result.err
+    assert read_header(tmp_path / "run1" / "tiny.safetensors").training["fold"] == 1
+
+
+def test_networks_are_combined(medseg, config, tmp_path):
+    for seed in (1, 2):
+        options = ["--head", "offset", "--steps", 2, "--seed", seed, "--workers", 0, "--device", "cpu"]
+        assert medseg("train", config, "-o", tmp_path / f"run{seed}", *options).code == 0
+    parts = [tmp_path / f"run{seed}" / "tiny.safetensors" for seed in (1, 2)]
+    out = tmp_path / "both.safetensors"
+    result = medseg("combine", *parts, "--config", config, "-o", out, "--mirrors", "--device", "cpu")
+    assert result.code == 0, result.err
+    header = read_header(out)
+    assert (header.members, header.mirrors, len(header.heads)) == (2, True, 1)
+    assert {s.split for s in header.scores} == {"tune", "val"}
+    image = tmp_path / "data" / "images" / "p3.tif"
+    result = medseg("segment", image, "-o", tmp_path / "found", "--model", out, "--device", "cpu", "--force")
+    assert result.code == 0, result.err
+    again = medseg("combine", out, parts[0], "--config", config, "-o", tmp_path / "x.safetensors")
+    assert again.code != 0 and "no single network" in again.err
+    nowhere = medseg("combine", *parts, "--config", config, "-o", tmp_path / "none" / "x.safetensors")
+    assert nowhere.code == 4 and "cannot be written" in nowhere.err
+    assert np.all([p.exists() for p in parts])
