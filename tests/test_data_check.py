@@ -8,7 +8,7 @@ import tifffile
 import torch
 
 from medseg.data.check import check
-from medseg.errors import TrainingError
+from medseg.errors import InputError
 from medseg.train import Checked, train
 
 
@@ -139,7 +139,7 @@ def test_all_faults_are_told_at_once_and_nothing_is_trained(data, tmp_path):
     data.write("p2", data.labels("p2") * np.float32(0.5))
     spec = data.spec()
     assert len(check(spec).faults) == 3
-    with pytest.raises(TrainingError) as error:
+    with pytest.raises(InputError) as error:
         next(train(spec, tmp_path / "run", torch.device("cpu"), workers=0))
     assert all(stem in str(error.value) for stem in ("p0", "p1", "p2"))
     assert not (tmp_path / "run").exists()

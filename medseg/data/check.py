@@ -52,6 +52,9 @@ def check(spec: TrainSpec) -> Checked:
         if source.name not in stems:
             faults.append(f"{source.name}: is not in the split file {spec.data.split}; make it anew with medseg split")
             continue
+        if missing := [f for f in (source.images, source.labels) if not (data_root() / f).is_dir()]:
+            faults.append(f"{source.name}: no folder {data_root() / missing[0]}; set MEDSEG_DATA to the folder it lies in")
+            continue
         found = _Found(source)
         parts = SPLITS if not source.slices else ("train",)
         for part in parts:

@@ -23,7 +23,7 @@ from medseg import heads
 from medseg.data.cases import find, load_cases
 from medseg.data.check import Checked, check
 from medseg.data.sampling import Sampler
-from medseg.errors import TrainingError
+from medseg.errors import InputError, TrainingError
 from medseg.nets.backbone import memory_format, place
 from medseg.nets.net import Net, fast_dtype
 from medseg.ops.files import write_whole
@@ -79,13 +79,15 @@ def train(
 
     Raises
     ------
+    InputError
+        Faults of the data set, all of them in one error.
     TrainingError
-        Faults of the data set, all of them in one error; a checkpoint of another config, or a loss that is not finite.
+        A checkpoint of another config, or a loss that is not finite.
     """
     group = join(device, spec.batch // spec.accumulate)
     checked = check(spec)
     if checked.faults:
-        raise TrainingError("\n  ".join(["the data set cannot be trained on:", *checked.faults]))
+        raise InputError("\n  ".join(["the data set cannot be trained on:", *checked.faults]))
     yield checked
     cases = load_cases(find(spec.data, "train", classes=spec.classes), spec.preprocess)
     output.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ def test_faults_of_the_data_are_told_at_once(medseg, config, tmp_path):
     for stem in ("p0", "p2"):
         (tmp_path / "data" / "labels" / f"{stem}.tif").unlink()
     result = medseg("train", config, "-o", tmp_path / "run", "--without", "others")
-    assert result.code == 2 and "p0" in result.err and "p2" in result.err and not (tmp_path / "run").exists()
+    assert result.code == 4 and "p0" in result.err and "p2" in result.err and not (tmp_path / "run").exists()
 
 
 def test_folds_are_split_and_trained(medseg, config, tmp_path):
