@@ -7,42 +7,49 @@ import numpy as np
 from medseg import heads, preprocess
 from medseg.image import Image
 from medseg.model import Model
+from medseg.ops.labels import usual_size
 
-_LOOK = {2: 384, 3: 96}  # side of what is looked at, in the model's voxels
-_ZOOMS = (1.0, 0.5, 0.25, 0.125, 2.0)
-_BETTER = 1.25  # by how much another zoom must explain the image better than the image's own
+_LOOK = {2: 512, 3: 96}  # side of what is looked at, in the model's voxels
+_SMALLEST, _LARGEST = 1 / 16, 2.0  # magnifications tried
+_NEAR = 0.9  # share of the largest known size from which objects may be larger ones of which only parts were seen
 
 
 def estimate(image: Image, model: Model) -> float:
-    """Median diameter of the objects in voxels of the finest axis; 0 where none are found.
+    """Usual diameter of the objects in voxels of the finest axis; 0 where none are found.
 
-    The middle of the image is segmented at several magnifications. The one at which the model is surest of most of the
-    area, the sum of score times area, is believed.
+    The middle of the image is segmented as it is. Where the objects come out at the upper end of what the model knows, they may be
+    larger ones that it saw parts of: the image is halved and looked at again; where they come out too small, it is doubled.
+    So an image whose objects the model knows is looked at once. The usual object is the one that half of the area found belongs to
+    objects larger than; specks hardly move it.
     """
-    best, found = 0.0, 0.0
-    for zoom in _ZOOMS:
-        sure, diameter = _at(image, model, zoom)
-        if sure > best * (_BETTER if found else 1.0):
-            best, found = sure, diameter
+    low, high = model.spec.preprocess.diameter or (0.0, float("inf"))
+    zoom, found, turned = 1.0, 0.0, 0
+    while _SMALLEST <= zoom <= _LARGEST:
+        seen = _diameter(image, model, zoom)
+        if seen == 0 and turned == 0:
+            zoom, turned = zoom / 2, -1  # nothing: perhaps all is too large
+            continue
+        found = seen or found
+        turn = -1 if seen * zoom > _NEAR * high else 1 if 0 < seen * zoom < low else 0
+        if turn == 0 or turn == -turned:
+            break
+        zoom, turned = (zoom / 2 if turn < 0 else zoom * 2), turn
     return found
 
 
-def _at(image: Image, model: Model, zoom: float) -> tuple[float, float]:
-    """How sure the model is at a magnification, as a share of the area, and the diameter it sees, in the image's voxels."""
+def _diameter(image: Image, model: Model, zoom: float) -> float:
+    """Usual diameter at a magnification, in voxels of the image; 0 where nothing is found."""
     plan, ndim = preprocess.plan(image, model.spec.preprocess, zoom), image.grid.ndim
     sides = [min(n, max(8, round(_LOOK[ndim] / f))) for n, f in zip(image.grid.shape, plan.factor, strict=True)]
     region = tuple(slice((n - s) // 2, (n - s) // 2 + s) for n, s in zip(image.grid.shape, sides, strict=True))
     array = plan.read(image, region)
     if min(array.shape[1:]) < 8:
-        return 0.0, 0.0
+        return 0.0
     found = heads.make(model.spec.heads[0]).decode(model.maps(array)[0], plan.model_spacing)
-    if not len(found):
-        return 0.0, 0.0
-    size = np.array([mask.sum() for mask in found.masks], dtype=float)
-    share = found.scores.astype(float) * size / np.prod(array.shape[1:])
+    sure = found.scores >= model.spec.min_score
+    size = np.array([mask.sum() for mask in found.masks], dtype=float)[sure]
+    if not size.size:
+        return 0.0
     voxel = np.prod(np.array(plan.model_spacing) / min(plan.model_spacing))
-    across = (size * voxel / (np.pi / 4 if ndim == 2 else np.pi / 6)) ** (1 / ndim)
-    order = np.argsort(across)
-    weight = np.cumsum(found.scores[order])
-    middle = order[np.searchsorted(weight, weight[-1] / 2)]  # median of the objects, the surer the more
-    return float(share.sum()), float(across[middle]) * min(plan.model_spacing) / min(plan.spacing)
+    across = (usual_size(size) * voxel / (np.pi / 4 if ndim == 2 else np.pi / 6)) ** (1 / ndim)
+    return float(across) * min(plan.model_spacing) / min(plan.spacing)

@@ -53,7 +53,9 @@ def check(spec: TrainSpec) -> Checked:
             faults.append(f"{source.name}: is not in the split file {spec.data.split}; make it anew with medseg split")
             continue
         if missing := [f for f in (source.images, source.labels) if not (data_root() / f).is_dir()]:
-            faults.append(f"{source.name}: no folder {data_root() / missing[0]}; set MEDSEG_DATA to the folder it lies in")
+            faults.append(
+                f"{source.name}: no folder {data_root() / missing[0]}; set MEDSEG_DATA to the folder it lies in"
+            )
             continue
         found = _Found(source)
         parts = SPLITS if not source.slices else ("train",)
