@@ -11,7 +11,6 @@ and blur are measured here, on tune: by them a head may be chosen.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import zlib
@@ -28,6 +27,7 @@ from medseg.ops.files import write_whole
 from medseg.pipeline import segment
 from medseg.spec import ModelSpec, TrainSpec, load_yaml
 from medseg.testing import changes
+from medseg.train.loop import cpu_seconds
 
 PAGE = Path(__file__).parent / "explanation" / "separating-instances.md"
 MARKS = "<!-- heads: made by docs/make_heads_table.py -->\n", "<!-- end of heads -->\n"
@@ -55,15 +55,6 @@ def mean_ap(model: Model, files: list[CaseFiles], change: changes.Change | None)
     return float(np.mean([curve[THRESHOLDS.index(t)] for t in CHOOSE_AT]))
 
 
-def cpu_minutes(run: Path) -> float:
-    """CPU minutes of a training, over all its stages."""
-    total, last = 0.0, 0.0
-    for line in (run / "log.jsonl").read_text().splitlines():
-        now = json.loads(line)["cpu_seconds"]
-        total, last = total + (now - last if now > last else now), now
-    return total / 60
-
-
 def on_val(spec: ModelSpec, figure: str) -> float:
     """A pooled figure of the model's header."""
     return next(s.value for s in spec.scores if (s.split, s.figure, s.averaging) == ("val", figure, "pooled"))
@@ -78,7 +69,7 @@ def main() -> None:
         model = Model.load(run / "heads2d.safetensors", "cpu")
         spec = model.spec
         noisy = [mean_ap(model, files, change) for change in TRIES.values()]
-        rows.append((spec.heads[0].kind, spec.training["steps"], cpu_minutes(run), noisy, spec))
+        rows.append((spec.heads[0].kind, spec.training["steps"], cpu_seconds(run / "log.jsonl") / 60, noisy, spec))
         sys.stdout.write(f"{rows[-1][:4]}\n")
         sys.stdout.flush()
     rows.sort(key=lambda row: -row[3][0])

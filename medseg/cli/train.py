@@ -38,6 +38,7 @@ def train(
     from medseg.spec import TrainSpec, load_yaml
     from medseg.train import Checked, Done, Paused, Step
     from medseg.train import train as run
+    from medseg.train.loop import cpu_seconds
     from medseg.train.select import finish
 
     spec = load_yaml(TrainSpec, presets.find_config(config))
@@ -65,7 +66,7 @@ def train(
     if int(os.environ.get("RANK", "0")):
         return 0  # of several processes that torchrun started, the first finishes
     path = folder / f"{spec.name}.safetensors"
-    for line in finish(spec, [weights], path, where):
+    for line in finish(spec, [weights], path, where, cpu_seconds=cpu_seconds(folder / "log.jsonl")):
         say(line)
     print(path)
     return 0

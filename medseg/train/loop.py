@@ -36,7 +36,10 @@ RECIPE = 2  # of the training itself; a change that makes the same config learn 
 
 @dataclass(frozen=True)
 class Step:
-    """One step done. ``loss`` is by term; ``seconds`` is wall time and ``cpu_seconds`` process time of this stage."""
+    """One step done.
+
+    ``loss`` is by term; ``seconds`` is wall time of this stage's steps, ``cpu_seconds`` process time of all of it, loading too.
+    """
 
     step: int
     steps: int
@@ -84,6 +87,7 @@ def train(
     TrainingError
         A checkpoint of another config, or a loss that is not finite.
     """
+    started_cpu = time.process_time()
     group = join(device, spec.batch // spec.accumulate)
     checked = check(spec)
     if checked.faults:
@@ -107,7 +111,7 @@ def train(
     if group.writes:
         _trim_log(output / "log.jsonl", done)
     parts = iter(_loader(Sampler(spec, cases), done, workers, group))
-    started, started_cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
+    started = saved = time.monotonic()
     with open(output / "log.jsonl" if group.writes else os.devnull, "a", encoding="utf-8") as log:
         for step in range(done + 1, spec.steps + 1):
             rate = learning_rate(spec, step)
@@ -125,6 +129,15 @@ def train(
                 yield Paused(step, spec.steps)
                 return
     yield Done(average)
+
+
+def cpu_seconds(log: Path) -> float:
+    """Process time of all stages that a ``log.jsonl`` tells of, processes that prepared samples left out."""
+    total = last = 0.0
+    for line in log.read_text(encoding="utf-8").splitlines():
+        now = float(json.loads(line)["cpu_seconds"])
+        total, last = total + (now - last if now >= last else now), now
+    return total
 
 
 def fingerprint(spec: TrainSpec) -> str:

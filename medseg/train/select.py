@@ -5,9 +5,11 @@ Nothing here looks at val before everything is chosen.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +44,12 @@ class Choice:
 
 
 def finish(
-    spec: TrainSpec, members: Sequence[dict[str, Tensor]], path: Path, device: torch.device, mirrors: bool = False
+    spec: TrainSpec,
+    members: Sequence[dict[str, Tensor]],
+    path: Path,
+    device: torch.device,
+    mirrors: bool = False,
+    cpu_seconds: float = 0.0,
 ) -> Iterator[str]:
     """Choose on tune, report on val, and write the model file; yields one line per decision.
 
@@ -56,12 +63,15 @@ def finish(
         Model file to write.
     mirrors
         Average over mirror images too.
+    cpu_seconds
+        What the training took, for the header, which also counts the choosing.
 
     Raises
     ------
     TrainingError
         The split file lists no tune cases.
     """
+    started = time.process_time()
     files = find(spec.data, "tune", classes=spec.classes)
     if not files:
         raise TrainingError("the split file lists no tune cases, on which thresholds are chosen")
@@ -85,8 +95,10 @@ def finish(
     own = f"heads.{best.index}."
     kept |= {k.replace(own, "heads.0.", 1): v for k, v in weights.items() if f".{own}" in f".{k}"}
     final = plain.model_copy(update={"heads": (head,), "min_score": least, "min_share": best.share})
-    tried = {c.spec.kind: round(c.score, 4) for c in choices}
-    final = final.model_copy(update={"training": final.training | {"tune_ap_by_head": tried}})
+    told: dict[str, Any] = {"tune_ap_by_head": {c.spec.kind: round(c.score, 4) for c in choices}}
+    if cpu_seconds:
+        told["cpu_seconds"] = round(cpu_seconds + time.process_time() - started)
+    final = final.model_copy(update={"training": final.training | told})
     save_model(untuned, final, kept)
     model = Model.load(untuned, str(device))
     untuned.unlink()
