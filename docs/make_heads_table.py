@@ -63,7 +63,7 @@ def on_val(spec: ModelSpec, figure: str) -> float:
 def main() -> None:
     """Measure and write."""
     runs = [Path(run) for run in sys.argv[1:]]
-    files = find(load_yaml(TrainSpec, presets.find_config("heads2d")).data, "tune")
+    files = find(load_yaml(TrainSpec, presets.find_config("heads2d")), "tune")
     rows = []
     for run in runs:
         model = Model.load(run / "heads2d.safetensors", "cpu")

@@ -38,7 +38,7 @@ NAMES = {"medseg": "medseg, head `flow`", "stardist": "StarDist 0.9.2, default n
 
 def of_labels(folder: Path) -> dict[str, float]:
     """Pooled figures of label files of val."""
-    files = find(load_yaml(TrainSpec, presets.find_config("heads2d")).data, "val")
+    files = find(load_yaml(TrainSpec, presets.find_config("heads2d")), "val")
     cases = [
         score_case(one.load()[1].labels, io.load_labels(folder / f"{one.stem}.tif").labels, name=one.stem)
         for one in files

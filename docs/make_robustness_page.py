@@ -91,7 +91,7 @@ def main() -> None:
     arguments.add_argument("--print", action="store_true", help="print the table and write nothing")
     given = arguments.parse_args()
     spec = load_yaml(TrainSpec, presets.find_config(given.config))
-    files = find(spec.data, "val")[:: given.every]
+    files = find(spec, "val")[:: given.every]
     model = Model.load(given.model, "cpu")
     rows = {}
     for trial in TRIES:

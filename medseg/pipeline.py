@@ -121,7 +121,7 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
         view.flags.writeable = False
         yield Region(core, view)
     labels, scores, classes = mosaic.finish()
-    kept = usual(labels, model.spec.min_share)
+    kept = usual(labels, model.spec.min_share, classes)
     doubtful = int((kept & (scores < least)).sum())
     if doubtful and options.min_score is None:
         notes += (f"{doubtful} doubtful instances with a score below {least:g} are left out; --min-score 0 keeps them",)

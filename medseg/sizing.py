@@ -10,7 +10,8 @@ from medseg.model import Model
 from medseg.ops.labels import usual_size
 
 _LOOK = {2: 512, 3: 96}  # side of what is looked at, in the model's voxels
-_SMALLEST, _LARGEST = 1 / 16, 2.0  # magnifications tried
+_SMALLEST = {2: 1 / 16, 3: 1 / 4}  # magnifications tried; what is read grows as they shrink
+_LARGEST = 2.0
 _NEAR = 0.9  # share of the largest known size from which objects may be larger ones of which only parts were seen
 
 
@@ -23,18 +24,13 @@ def estimate(image: Image, model: Model) -> float:
     objects larger than; specks hardly move it.
     """
     low, high = model.spec.preprocess.diameter or (0.0, float("inf"))
-    zoom, found, turned = 1.0, 0.0, 0
-    while _SMALLEST <= zoom <= _LARGEST:
-        seen = _diameter(image, model, zoom)
-        if seen == 0 and turned == 0:
-            zoom, turned = zoom / 2, -1  # nothing: perhaps all is too large
-            continue
-        found = seen or found
-        turn = -1 if seen * zoom > _NEAR * high else 1 if 0 < seen * zoom < low else 0
-        if turn == 0 or turn == -turned:
-            break
-        zoom, turned = (zoom / 2 if turn < 0 else zoom * 2), turn
-    return found
+    zoom, found = 1.0, _diameter(image, model, 1.0)
+    if found and found < low:
+        return _diameter(image, model, _LARGEST) or found
+    while zoom > _SMALLEST[image.grid.ndim] and (not found or found * zoom > _NEAR * high):
+        zoom /= 2
+        found = _diameter(image, model, zoom) or found
+    return found or _diameter(image, model, _LARGEST)
 
 
 def _diameter(image: Image, model: Model, zoom: float) -> float:
@@ -43,7 +39,7 @@ def _diameter(image: Image, model: Model, zoom: float) -> float:
     sides = [min(n, max(8, round(_LOOK[ndim] / f))) for n, f in zip(image.grid.shape, plan.factor, strict=True)]
     region = tuple(slice((n - s) // 2, (n - s) // 2 + s) for n, s in zip(image.grid.shape, sides, strict=True))
     array = plan.read(image, region)
-    if min(array.shape[1:]) < 8:
+    if min(array.shape[-2:]) < 8:
         return 0.0
     found = heads.make(model.spec.heads[0]).decode(model.maps(array)[0], plan.model_spacing)
     sure = found.scores >= model.spec.min_score

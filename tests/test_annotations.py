@@ -38,6 +38,11 @@ def test_classes_from_a_table(tmp_path):
     (tmp_path / "a.csv").write_text("id,class\n9,stroma\n")
     with pytest.raises(InputError, match="'stroma' is none of tumour, immune"):
         instance_classes(tmp_path / "a.csv", drawn, ("tumour", "immune"))
+    (tmp_path / "a.csv").write_text("id,class\n9,immune\n9,tumour\n")
+    with pytest.raises(InputError, match="id 9 occurs twice"):
+        instance_classes(tmp_path / "a.csv", drawn, ("tumour", "immune"))
+    (tmp_path / "a.csv").write_text("id,class\n9,NA\n2,\n")  # a class may have any name; none is not known
+    assert instance_classes(tmp_path / "a.csv", drawn, ("NA",)).tolist() == [0, 0, 1]
     (tmp_path / "a.csv").write_text("number,kind\n9,1\n")
     with pytest.raises(InputError, match="columns id and class"):
         instance_classes(tmp_path / "a.csv", drawn, ("tumour", "immune"))
@@ -59,7 +64,7 @@ def test_a_sample_knows_the_class_of_every_instance(tiny_training, tmp_path, lab
     spec = spec_with(tiny_training, classes="kinds")
     spec = type(spec).model_validate(spec.model_dump() | {"classes": ("odd", "even")})
     assert spec.heads[0].classes == 2
-    cases = load_cases(find(spec.data, "train", classes=spec.classes), spec.preprocess)
+    cases = load_cases(find(spec, "train"), spec.preprocess)
     assert cases[0].classes.tolist() == [0, 1, 2, 1, 2, 1, 2]
     sampler = Sampler(spec.model_copy(update={"augment": spec.augment.model_copy(update={"p_paste": 1.0})}), cases)
     for number in range(20):
@@ -79,7 +84,7 @@ def test_ignored_places_teach_nothing(tiny_training, tmp_path):
         hidden[:, 28:] = 255
         tifffile.imwrite(tmp_path / "data" / "unknown" / f"{stem}.tif", hidden)
     spec = spec_with(tiny_training, ignore="unknown")
-    cases = load_cases(find(spec.data, "train"), spec.preprocess)
+    cases = load_cases(find(spec, "train"), spec.preprocess)
     assert (cases[0].labels[:, 28:] == -1).all() and (cases[0].labels[:, :28] >= 0).all()
     share = [(Sampler(spec, cases)[i]["0.weight"] > 0).mean() for i in range(30)]
     assert 0.2 < np.mean(share) < 0.75
@@ -87,7 +92,7 @@ def test_ignored_places_teach_nothing(tiny_training, tmp_path):
 
 def test_of_a_partly_labelled_image_only_what_is_near_labels_counts(tiny_training, labels):
     spec = spec_with(tiny_training, partial=True)
-    (case, _) = load_cases(find(spec.data, "train"), spec.preprocess)
+    (case, _) = load_cases(find(spec, "train"), spec.preprocess)
     known = case.labels >= 0
     assert known[labels() > 0].all() and not known.all()
     from scipy.ndimage import distance_transform_edt
@@ -109,12 +114,12 @@ def test_slices_of_a_stack_are_cases_of_a_2d_training(tiny_training, tmp_path):
         json.dumps({"splits": {"cells": {"train": ["p0"], "tune": ["p2"], "val": []}}})
     )
     spec = spec_with(tiny_training, slices=3)
-    cases = load_cases(find(spec.data, "train"), spec.preprocess)
+    cases = load_cases(find(spec, "train"), spec.preprocess)
     shown = [z for z in range(1, 20, 3) if stack[z].any()]
-    assert [c.stem for c in cases] == [f"p0[{z}]" for z in shown]
+    assert [c.stem for c in cases] == [f"p0[{number}]" for number in range(len(shown))]
     for case, z in zip(cases, shown, strict=True):
         np.testing.assert_array_equal(case.labels > 0, stack[z] > 0)
-    assert find(spec.data, "tune") == []  # a 2-D network is not scored on stacks
+    assert find(spec, "tune") == []  # a 2-D network is not scored on stacks
 
 
 # --- pasting
@@ -199,14 +204,17 @@ def test_a_fold_is_chosen_in_the_config(tiny_training, tmp_path, monkeypatch):
     (tmp_path / "folds.json").write_text(json.dumps({"folds": folds}))
     for fold in range(2):
         data = tiny.data.model_copy(update={"split": str(tmp_path / "folds.json"), "fold": fold})
-        assert [f.stem for f in find(data, "val")] == folds[fold]["cells"]["val"]
+        found = find(tiny.model_copy(update={"data": data}), "val")
+        assert [f.stem for f in found] == folds[fold]["cells"]["val"]
     for data in (
         tiny.data.model_copy(update={"split": str(tmp_path / "folds.json")}),
         tiny.data.model_copy(update={"split": str(tmp_path / "folds.json"), "fold": 2}),
         tiny.data.model_copy(update={"fold": 0}),
     ):
         with pytest.raises(SpecError, match="--fold"):
-            find(data, "val")
+            find(tiny.model_copy(update={"data": data}), "val")
+    with pytest.raises(ValueError, match="leave 'val' and 'tune'"):
+        SplitSpec.model_validate(recipe | {"sources": [recipe["sources"][0] | {"val": "^p1"}]})
 
 
 def test_images_to_tune_on_may_be_named(tmp_path, monkeypatch):
@@ -217,3 +225,80 @@ def test_images_to_tune_on_may_be_named(tmp_path, monkeypatch):
     assert out == {"train": [f"f{i}" for i in range(5)], "tune": ["f5", "f6"], "val": ["f7"]}
     out = split_groups(groups, 0.25, 0.5, fixed_tune=frozenset({"f5", "f6"}))
     assert out["tune"] == ["f5", "f6"] and len(out["val"]) == 2
+
+
+# --- what a review found
+
+
+def test_an_object_cut_by_the_images_border_is_not_pasted():
+    image, drawn, outside = patch_of(0)
+    donor = np.zeros((64, 64), np.int32)
+    beyond = np.zeros((64, 64), bool)
+    beyond[:, :10] = True  # where the donor image had ended
+    donor[20:32, 10:22] = 1
+    donor[40:50, 40:50] = 2
+    for seed in range(10):
+        _, _, pasted = paste(np.random.default_rng(seed), image, np.zeros_like(drawn), outside, (image, donor, beyond))
+        assert pasted.tolist() == [2]
+
+
+def test_images_of_a_source_may_differ_in_channels(tiny_training):
+    drawn = [phantoms.blobs((60, 60), 3, 6.0, seed) for seed in range(4)]
+    cases = tuple(
+        Case("cells", "s", np.repeat(phantoms.image_of(d, 0)[None], 1 + i % 3, axis=0), d, (1.0, 1.0), centres(d))
+        for i, d in enumerate(drawn)
+    )
+    spec = tiny_training(
+        net={"ndim": 2, "filters": [4, 8, 8], "in_channels": 3, "stem": "shared"},
+        preprocess={"any_channels": 3, "joint": False},
+        augment={"p_paste": 1.0},
+    )
+    assert all(np.isfinite(Sampler(spec, cases)[i]["image"]).all() for i in range(40))
+
+
+def test_a_source_without_classes_teaches_none(tiny_training):
+    drawn = phantoms.blobs((60, 60), 3, 6.0, 0)
+    spec = tiny_training(classes=["a", "b"], heads=[{"kind": "offset"}])
+    case = Case("cells", "s", phantoms.image_of(drawn, 0)[None], drawn, (1.0, 1.0), centres(drawn))
+    assert not any(Sampler(spec, (case,))[i]["0.class"].any() for i in range(10))
+    plain = tiny_training(heads=[{"kind": "offset"}])
+    assert "0.class" not in Sampler(plain, (case,))[0]
+
+
+@pytest.mark.parametrize("shape", [(100, 600), (64, 64), (300, 300)])
+def test_a_small_image_is_not_magnified_beyond_what_is_wanted(tiny_training, shape):
+    from medseg.data.sampling import _zooms
+
+    drawn = np.zeros(shape, np.int32)
+    drawn[10:40, 10:40] = 1
+    spec = tiny_training(patch=[256, 256], augment={"diameter": [10, 30]})
+    case = Case("cells", "s", drawn[None].astype(np.float32), drawn, (1.0, 1.0), centres(drawn), None, 34.0)
+    low, high = _zooms(spec, case)
+    assert low < high <= 30 / 34 + 1e-9
+
+
+def test_files_are_paired_by_their_whole_stem(tiny_training, tmp_path):
+    folder = tmp_path / "data" / "labels"
+    labels = tifffile.imread(folder / "p0.tif")
+    tifffile.imwrite(folder / "p0.b.tif", np.zeros_like(labels))  # sorts before p0.tif
+    tifffile.imwrite(folder / "x[1].tif", labels)
+    spec = tiny_training()
+    assert find(spec, "train")[0].labels.name == "p0.tif"
+    from medseg.data.cases import _one
+
+    assert _one(folder, "x[1]").name == "x[1].tif"
+    (folder / "p0.png").write_bytes(b"")
+    with pytest.raises(InputError, match="have one name"):
+        find(spec, "train")
+
+
+def test_an_image_without_instances_has_no_classes(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((3, 4), np.uint8))
+    assert instance_classes(tmp_path / "a.tif", np.zeros((3, 4), np.int32), ("a",)).tolist() == []
+
+
+def test_a_partly_labelled_image_without_labels_teaches_nothing(tiny_training, tmp_path):
+    tifffile.imwrite(tmp_path / "data" / "labels" / "p0.tif", np.zeros((48, 56), np.uint16))
+    spec = spec_with(tiny_training, partial=True)
+    (case, _) = load_cases(find(spec, "train"), spec.preprocess)
+    assert (case.labels == -1).all()

@@ -13,10 +13,10 @@ STILL = AugmentSpec(scale=(1, 1), stretch=1, rotate=False, p_elastic=0)
 # --- augmentation
 
 
-def taken(image, labels, spec, seed, patch, aspect=1.0):
+def taken(image, labels, spec, seed, patch):
     rng = np.random.default_rng(seed)
     middle = (np.array(labels.shape) - 1) / 2
-    coords, factor = coordinates(rng, spec, middle, labels.shape, patch, aspect)
+    coords, factor = coordinates(rng, spec, middle, labels.shape, patch, (1.0,) * labels.ndim)
     return (*take(image, labels, coords, factor), coords, factor)
 
 
@@ -67,13 +67,31 @@ def test_anisotropic_stacks_turn_about_z_only():
     spec = AugmentSpec(p_elastic=0)
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        coords, _ = coordinates(rng, spec, np.array([9.0, 20, 20]), (20, 40, 40), (8, 16, 16), aspect=3.0)
+        coords, _ = coordinates(rng, spec, np.array([9.0, 20, 20]), (20, 40, 40), (8, 16, 16), (3.0, 1, 1))
         assert np.ptp(coords[0], axis=(1, 2)).max() < 1e-9
         assert np.ptp(coords[1], axis=0).max() < 1e-9
-    coords, _ = coordinates(
-        np.random.default_rng(0), spec, np.array([9.0, 20, 20]), (20, 40, 40), (8, 16, 16), aspect=1.0
-    )
+    rng = np.random.default_rng(0)
+    coords, _ = coordinates(rng, spec, np.array([9.0, 20, 20]), (20, 40, 40), (8, 16, 16), (1.0, 1, 1))
     assert np.ptp(coords[0], axis=(1, 2)).max() > 1
+
+
+@pytest.mark.parametrize("coarse", [0, 1, 2])
+def test_the_coarse_axis_never_turns_into_another(coarse):
+    spacing = tuple(3.0 if axis == coarse else 1.0 for axis in range(3))
+    others = tuple(axis for axis in range(3) if axis != coarse)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        coords, _ = coordinates(rng, AugmentSpec(p_elastic=0), np.full(3, 10.0), (20,) * 3, (8,) * 3, spacing)
+        assert np.ptp(coords[coarse], axis=others).max() < 1e-9
+
+
+def test_the_jitter_is_in_voxels_of_the_patch():
+    still = AugmentSpec(scale=(4, 4), stretch=1, rotate=False, p_elastic=0)
+    middle = np.array([50.0, 50.0])
+    args = (still, middle, (100, 100), (16, 16), (1.0, 1.0))
+    plain, _ = coordinates(np.random.default_rng(0), *args)
+    moved, _ = coordinates(np.random.default_rng(0), *args, jitter=np.array([4.0, -4.0]))
+    np.testing.assert_allclose((moved - plain)[:, 0, 0], [1.0, -1.0])
 
 
 @pytest.mark.parametrize("channels", [1, 3])

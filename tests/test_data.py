@@ -148,9 +148,9 @@ def test_a_recipe_names_what_it_misses(tmp_path, monkeypatch):
 def test_cases_are_found_and_loaded(tiny_training, tmp_path):
     spec = tiny_training()
     assert data_root() == tmp_path / "data"
-    assert [[f.stem for f in find(spec.data, s)] for s in ("train", "tune", "val")] == [["p0", "p1"], ["p2"], ["p3"]]
-    assert find(spec.data, "train", sources=("other",)) == []
-    (case,) = load_cases(find(spec.data, "tune"), spec.preprocess)
+    assert [[f.stem for f in find(spec, s)] for s in ("train", "tune", "val")] == [["p0", "p1"], ["p2"], ["p3"]]
+    assert find(spec, "train", sources=("other",)) == []
+    (case,) = load_cases(find(spec, "tune"), spec.preprocess)
     assert (case.source, case.stem, case.image.shape, case.labels.shape) == ("cells", "p2", (1, 48, 56), (48, 56))
     assert case.image.dtype == np.float32 and case.labels.max() == 6
     assert len(case.centres) == 6
@@ -161,19 +161,20 @@ def test_wrong_names_and_shapes_are_named(tiny_training, tmp_path):
 
     spec = tiny_training()
     with pytest.raises(SpecError, match="'test' is not one of train, tune, val"):
-        find(spec.data, "test")
-    strange = spec.data.model_copy(update={"sources": (SourceSpec(name="else", images="images", labels="labels"),)})
+        find(spec, "test")
+    other = spec.data.model_copy(update={"sources": (SourceSpec(name="else", images="images", labels="labels"),)})
+    strange = spec.model_copy(update={"data": other})
     with pytest.raises(SpecError, match="no source 'else'"):
         find(strange, "train")
     with pytest.raises(SpecError, match="no readable split file"):
         read_split("nowhere.json")
     tifffile.imwrite(tmp_path / "data" / "labels" / "p2.tif", np.zeros((48, 50), np.uint16))
     with pytest.raises(InputError, match=r"\(48, 50\) for an image of shape \(48, 56\)"):
-        find(spec.data, "tune")[0].load()
+        find(spec, "tune")[0].load()
 
 
 def test_preprocessed_cases_keep_labels_on_the_images_grid(tiny_training):
-    files = [replace(f, spacing=(0.001, 0.002)) for f in find(tiny_training().data, "train")]
+    files = [replace(f, spacing=(0.001, 0.002)) for f in find(tiny_training(), "train")]
     (one, _) = load_cases(files, PreprocessSpec(spacing=(0.002, 0.002)))
     assert one.image.shape == (1, 24, 56) and one.labels.shape == (24, 56)
     assert one.spacing == pytest.approx((0.002, 0.002))

@@ -129,7 +129,7 @@ def test_an_id_in_several_pieces_stays_one_object(data):
     assert not found.faults and "1 ids have several pieces in 1 images (p0); each id stays one object" in found.notes[0]
     from medseg.data.cases import find, load_cases
 
-    (case, _) = load_cases(find(spec.data, "train"), spec.preprocess)
+    (case, _) = load_cases(find(spec, "train"), spec.preprocess)
     assert len(case.centres) == 1 and case.labels.max() == 1
 
 
@@ -150,6 +150,53 @@ def test_many_faults_are_counted(data):
     data.split(stems, ["p2"])
     faults = check(data.spec()).faults
     assert len(faults) == 6 and "and 4 more files" in faults[-1]
+
+
+def test_an_image_in_two_parts_of_the_split(data):
+    data.split(["p0", "p1"], ["p1", "p2"], ["p3"])
+    (fault,) = check(data.spec()).faults
+    assert "p1 in train and in tune" in fault
+
+
+def test_a_split_without_val_is_a_note(data):
+    data.split(["p0", "p1", "p3"], ["p2"])
+    found = check(data.spec())
+    assert not found.faults and "no image in val" in found.notes[0]
+
+
+def test_a_source_that_only_reports_needs_no_instances_in_train(data):
+    spec = data.spec()
+    source = spec.data.sources[0].model_copy(update={"name": "others"})
+    both = spec.model_copy(update={"data": spec.data.model_copy(update={"sources": (*spec.data.sources, source)})})
+    from pathlib import Path
+
+    path = Path(both.data.split)
+    splits = json.loads(path.read_text())["splits"] | {"others": {"train": [], "tune": [], "val": ["p3"]}}
+    path.write_text(json.dumps({"splits": splits}))
+    assert not check(both).faults
+
+
+def test_instances_too_small_to_be_found_are_a_note(data):
+    labels = np.zeros((48, 56), np.uint16)
+    labels[4:7, 4:7] = 1
+    labels[20:23, 20:23] = 2
+    data.write("p0", labels)
+    found = check(data.spec())
+    assert not found.faults and "2 instances are smaller than a head's min_voxels" in found.notes[0]
+
+
+def test_a_stack_of_fewer_planes_than_the_step_still_gives_a_slice(data):
+    for kind in ("images", "labels"):
+        for stem in ("p0", "p1"):
+            data.write(stem, np.ones((5, 48, 56), np.uint8) * np.arange(56, dtype=np.uint8), kind)
+    data.split(["p0"], ["p2"])
+    spec = data.spec()
+    source = spec.data.sources[0].model_copy(update={"slices": 12})
+    sliced = spec.model_copy(update={"data": spec.data.model_copy(update={"sources": (source,)})})
+    assert not [f for f in check(sliced).faults if "tune" not in f]
+    from medseg.data.cases import find, load_cases
+
+    assert len(load_cases(find(sliced, "train"), sliced.preprocess)) == 1
 
 
 def test_a_source_that_the_split_does_not_know(data):

@@ -1,9 +1,11 @@
 """Size of the objects: resampling by it, and the estimate that a model makes of it."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medseg import sizing
 from medseg.image import Image
 from medseg.model import Model
 from medseg.pipeline import segment
@@ -52,3 +54,28 @@ def test_a_given_diameter_brings_labels_back_to_the_image(monkeypatch):
     assert len(found) == 2 and found.labels.shape == (128, 128)
     assert np.mean((found.labels > 0) == (labels > 0)) > 0.97
     assert any("resampled by 0.28: objects of about 45 voxels across (given)" in n for n in found.provenance["notes"])
+
+
+class Sees:
+    """A model of discs that sees objects of 6 to 60 of its own voxels and knows 10 to 40."""
+
+    def __init__(self, true):
+        self.true, self.looks = true, []
+
+    def __call__(self, image, model, zoom):
+        self.looks.append(zoom)
+        return self.true if 6 <= self.true * zoom <= 60 else 0.0
+
+
+@pytest.mark.parametrize(
+    "true, found", [(2, 0), (3, 3), (4, 4), (8, 8), (20, 20), (38, 38), (100, 100), (150, 150), (400, 400)]
+)
+def test_an_image_is_looked_at_until_its_objects_fit(monkeypatch, true, found):
+    sees = Sees(true)
+    monkeypatch.setattr(sizing, "_diameter", sees)
+    model, image = models.flat(np.ones((32, 32), np.int32))
+    spec = model.spec.model_copy(update={"preprocess": KNOWS})
+    known = Model(spec, model.path, model.digest, model.device, model._nets)
+    assert sizing.estimate(image, known) == found
+    if 10 <= true <= 36:
+        assert sees.looks == [1.0]

@@ -159,7 +159,16 @@ def test_a_batch_in_parts_is_the_same_batch(tiny_training, tmp_path):
     assert [s.rate for s in one[:-1]] == [s.rate for s in two[:-1]]
     # batch statistics are those of the parts, so the losses are near and not equal
     assert one[0].loss["total"] == pytest.approx(two[0].loss["total"], rel=0.2)
-    assert fingerprint(tiny_training(batch=4)) == fingerprint(tiny_training(batch=4, accumulate=2))
+    assert fingerprint(tiny_training(batch=4)) != fingerprint(tiny_training(batch=4, accumulate=2))
+
+
+def test_another_split_of_the_same_name_is_refused(tiny_training, tmp_path):
+    run(tiny_training(steps=2), tmp_path / "run")
+    split = json.loads((tmp_path / "split.json").read_text())
+    split["splits"]["cells"] |= {"train": ["p0", "p3"], "val": ["p1"]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    with pytest.raises(TrainingError, match="another config"):
+        run(tiny_training(steps=2), tmp_path / "run")
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])

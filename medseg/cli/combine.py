@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medseg.cli.common import say
 from medseg.errors import ModelError, OutputError
 
+if TYPE_CHECKING:
+    from medseg.spec import ModelSpec
+
+
+def _learned(header: ModelSpec) -> tuple[object, ...]:
+    """What members of an ensemble must have in common: what their maps mean, and what they may have seen."""
+    from medseg import heads
+
+    chosen = {*heads.make(header.heads[0]).tunable, "calibration", "min_voxels"}
+    told = [header.training.get(k) for k in ("split", "fold", "sources")]
+    return header.heads[0].model_dump_json(exclude=chosen), header.classes, told
+
 
 def combine(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Model files of one config, any seeds or folds.")
+        list[str], typer.Argument(metavar="MODEL...", help="Model files of one config that differ in the seed.")
     ],
     config: Annotated[str, typer.Option(help="Training config: where thresholds are chosen and val is scored.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")],
@@ -39,10 +51,17 @@ def combine(
     for path, header in zip(paths, headers, strict=True):
         if (header.net, header.preprocess) != (spec.net, spec.preprocess) or header.members > 1:
             raise ModelError(f"{path.name}: is no single network of {config}; combine what that config trained")
-        if header.heads[0].kind != headers[0].heads[0].kind:
-            raise ModelError(f"{path.name}: has another head than {paths[0].name}; combine models of one head")
+        if _learned(header) != _learned(headers[0]):
+            raise ModelError(
+                f"{path.name}: differs from {paths[0].name} in head, classes, data sets, split file or fold; combine networks "
+                "that differ in nothing but the seed, or one would be scored on what another has learned"
+            )
     heads = tuple(h for h in spec.heads if h.kind == headers[0].heads[0].kind)
-    spec = spec.model_copy(update={"heads": heads})
+    fold, sources = headers[0].training.get("fold"), headers[0].training.get("sources", [])
+    data = spec.data.model_copy(
+        update={"fold": fold, "sources": tuple(s for s in spec.data.sources if s.name in sources) or spec.data.sources}
+    )
+    spec = spec.model_copy(update={"heads": heads, "data": data})
     for line in finish(spec, [weights_of(path) for path in paths], output, choose_device(device), mirrors):
         say(line)
     print(output)

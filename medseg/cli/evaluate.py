@@ -47,6 +47,7 @@ def evaluate(
         str | None, typer.Option(help="With --model: training config that names data and split file.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="With --model: val (if absent), tune or train.")] = None,
+    fold: Annotated[int | None, typer.Option(min=0, help="With --model: fold of the split file, from 0.")] = None,
     source: Annotated[list[str] | None, typer.Option(help="With --model: only these data sets.")] = None,
     device: Annotated[str, typer.Option(help="With --model: auto, cpu, cuda or mps.")] = "auto",
     jobs: Annotated[int | None, typer.Option(min=1, help="Cases scored at a time, each in a process.")] = None,
@@ -66,8 +67,8 @@ def evaluate(
 
     if (model is None) == (prediction is None) or (prediction is None) != (truth is None):
         raise typer.BadParameter("give either PREDICTION and TRUTH, or --model")
-    if model is None and (config or source or split is not None or device != "auto"):
-        raise typer.BadParameter("--config, --split, --source and --device go with --model")
+    if model is None and (config or source or split is not None or fold is not None or device != "auto"):
+        raise typer.BadParameter("--config, --split, --fold, --source and --device go with --model")
     if images is not None and (html is None or model is not None):
         raise typer.BadParameter("goes with --html and label files", param_hint="--images")
     split = split or "val"
@@ -88,7 +89,7 @@ def evaluate(
         _check_images(images, found)
     else:
         cases = _model_scores(
-            str(model), config or str(model), split, tuple(source or ()), (device, groups, tolerance, unit)
+            str(model), config or str(model), (split, fold, tuple(source or ())), (device, groups, tolerance, unit)
         )
     for line in faults:
         say(f"medseg: error: {line}")
@@ -145,7 +146,10 @@ def _image_name(pair: Pair) -> str:
 
 
 def _model_scores(
-    name: str, config: str, split: str, sources: tuple[str, ...], how: tuple[str, tuple[str, ...], float | None, str]
+    name: str,
+    config: str,
+    what: tuple[str, int | None, tuple[str, ...]],
+    how: tuple[str, tuple[str, ...], float | None, str],
 ) -> list[CaseScore]:
     from medseg import presets
     from medseg.data.cases import find
@@ -154,7 +158,11 @@ def _model_scores(
     from medseg.train.evaluate import score_cases
 
     device, groups, tolerance, unit = how
-    files = find(load_yaml(TrainSpec, presets.find_config(config)).data, split, sources)
+    split, fold, sources = what
+    spec = load_yaml(TrainSpec, presets.find_config(config))
+    if fold is not None:
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"fold": fold})})
+    files = find(spec, split, sources)
     scores = []
     with progress() as bar:
         task = bar.add_task(split, total=len(files), note="")

@@ -43,8 +43,9 @@ def train(
 
     spec = load_yaml(TrainSpec, presets.find_config(config))
     spec = _changed(spec, {"stage_minutes": minutes, "steps": steps, "seed": seed}, {"fold": fold}, head, without)
-    folder, where = output or Path("runs") / spec.name, choose_device(device)
-    say(f"training {spec.name} on {where} in {folder}; log in {folder / 'log.jsonl'}")
+    folder, where, first = output or Path("runs") / spec.name, choose_device(device), os.environ.get("RANK", "0") == "0"
+    tell = say if first else lambda text: None  # of several processes that torchrun started, one talks and finishes
+    tell(f"training {spec.name} on {where} in {folder}; log in {folder / 'log.jsonl'}")
     smooth = None
     with progress() as bar:
         task = bar.add_task(spec.name, total=spec.steps, note="")
@@ -54,17 +55,17 @@ def train(
                 smooth = now if smooth is None else 0.98 * smooth + 0.02 * now
                 bar.update(task, completed=event.step, note=f"loss {smooth:.3f}")
                 if not is_terminal() and event.step % 100 == 0:
-                    say(f"step {event.step}/{event.steps} loss {smooth:.3f} {event.seconds:.0f} s")
+                    tell(f"step {event.step}/{event.steps} loss {smooth:.3f} {event.seconds:.0f} s")
             elif isinstance(event, Checked):
                 for line in event.notes:
-                    say(f"medseg: note: {line}")
+                    tell(f"medseg: note: {line}")
             elif isinstance(event, Paused):
-                say(f"stage over at step {event.step} of {event.steps}; run the same command to go on")
+                tell(f"stage over at step {event.step} of {event.steps}; run the same command to go on")
                 return 0
             elif isinstance(event, Done):
                 weights = event.weights
-    if int(os.environ.get("RANK", "0")):
-        return 0  # of several processes that torchrun started, the first finishes
+    if not first:
+        return 0
     path = folder / f"{spec.name}.safetensors"
     for line in finish(spec, [weights], path, where, cpu_seconds=cpu_seconds(folder / "log.jsonl")):
         say(line)

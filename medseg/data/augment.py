@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, zoom
 
 from medseg.data.channels import mix_channels, tint
 from medseg.spec import AugmentSpec
@@ -22,8 +22,9 @@ def coordinates(
     centre: NDArray[np.float64],
     size: tuple[int, ...],
     patch: tuple[int, ...],
-    aspect: float,
+    spacing: tuple[float, ...],
     zooms: tuple[float, float] | None = None,
+    jitter: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], float]:
     """Where each voxel of a patch is taken from.
 
@@ -35,10 +36,12 @@ def coordinates(
         Shape of the image.
     patch
         Shape of the patch.
-    aspect
-        z spacing over in-plane spacing (3-D); rotation is about z unless voxels are nearly isotropic.
+    spacing
+        Of the image; only axes whose voxels are of nearly one size turn into each other.
     zooms
         Range of the magnification, if not that of `spec`.
+    jitter
+        Shift of the centre, in voxels of the patch.
 
     Returns
     -------
@@ -50,6 +53,8 @@ def coordinates(
     ndim = len(patch)
     factor = float(np.exp(rng.uniform(*np.log(zooms or spec.scale))))
     stretch = np.exp(rng.uniform(-1, 1, ndim) * np.log(spec.stretch))
+    if jitter is not None:
+        centre = centre + jitter / factor
     half = 0.4 * np.array(patch) / (factor * stretch)
     middle = (np.array(size) - 1) / 2
     centre = np.clip(centre, np.minimum(half, middle), np.maximum(np.array(size) - 1 - half, middle))
@@ -57,15 +62,23 @@ def coordinates(
     if rng.random() < spec.p_elastic and spec.elastic > 0:
         grid = grid + elastic(rng, spec.elastic, patch)
     matrix = np.eye(ndim)
-    if spec.rotate:
+    if spec.rotate and ndim == 3 and max(spacing) < 1.5 * min(spacing):
+        matrix = random_rotation(rng)
+    elif spec.rotate and (plane := _plane(spacing)):
         angle = rng.uniform(0, 2 * np.pi)
         c, s = np.cos(angle), np.sin(angle)
-        matrix[-2:, -2:] = [[c, -s], [s, c]]
-        if ndim == 3 and aspect < 1.5:
-            matrix = random_rotation(rng)
+        matrix[np.ix_(plane, plane)] = [[c, -s], [s, c]]
     matrix = matrix @ np.diag(rng.choice([-1.0, 1.0], ndim)) @ np.diag(1 / (factor * stretch))
     coords = np.tensordot(matrix, grid, axes=1) + centre.reshape(-1, *[1] * ndim)
     return coords, factor
+
+
+def _plane(spacing: tuple[float, ...]) -> tuple[int, int] | None:
+    """Two axes whose voxels are of nearly one size, the last ones first; None if there are none."""
+    for a, b in ((-2, -1), (-3, -2), (-3, -1)):
+        if -a <= len(spacing) and max(spacing[a], spacing[b]) < 1.5 * min(spacing[a], spacing[b]):
+            return len(spacing) + a, len(spacing) + b
+    return None
 
 
 def random_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -165,7 +178,10 @@ def paste(
     """
     other, ids, beyond = donor
     cut = [np.unique(np.take(ids, side, axis=axis)) for axis in range(ids.ndim) for side in (0, -1)]
-    whole = np.setdiff1d(np.unique(ids[(ids > 0) & ~beyond]), np.concatenate([*cut, np.unique(ids[beyond])]))
+    cut.append(
+        np.unique(ids[binary_dilation(beyond)])
+    )  # where the image ended or nobody annotated, an object may go on
+    whole = np.setdiff1d(np.unique(ids[ids > 0]), np.concatenate(cut))
     wanted = rng.permutation(whole)[: rng.integers(1, 6)]
     image, labels, pasted = image.copy(), labels.copy(), []
     last = int(labels.max(initial=0))

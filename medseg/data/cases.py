@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from scipy.ndimage import distance_transform_edt
 from medseg import io, preprocess, presets
 from medseg.errors import InputError, MissingError, SpecError
 from medseg.image import Image
-from medseg.ops.labels import dense
-from medseg.spec import DataSpec, PreprocessSpec, SourceSpec
+from medseg.ops.labels import dense, usual_size
+from medseg.spec import PreprocessSpec, SourceSpec, TrainSpec
 
 SPLITS = ("train", "tune", "val")
 _RIM = 3  # voxels around a labelled object that are background for sure, although others were not labelled
@@ -52,7 +53,7 @@ class CaseFiles:
     spacing: tuple[float, ...] | None
     ignore: Path | None = None
     classes: Path | None = None
-    names: tuple[str, ...] = ("object",)
+    names: tuple[str, ...] = ()
     partial: bool = False
     slices: int = 0
 
@@ -62,7 +63,8 @@ class CaseFiles:
         truth = self._labels(self.labels, image)
         ignore = None if self.ignore is None else self._labels(self.ignore, image) > 0
         if self.partial:
-            unknown = (truth == 0) & (distance_transform_edt(truth == 0) > _RIM)
+            away = distance_transform_edt(truth == 0) if truth.any() else np.full(truth.shape, np.inf)
+            unknown = (truth == 0) & (away > _RIM)
             ignore = unknown if ignore is None else ignore | unknown
         classes = None if self.classes is None else instance_classes(self.classes, truth, self.names)
         return image, Annotation(truth, ignore, classes)
@@ -137,10 +139,8 @@ def read_split(name: str, fold: int | None = None) -> dict[str, dict[str, list[s
         raise SpecError(f"{path}: no readable split file; make one with: medseg split --help") from None
 
 
-def find(
-    data: DataSpec, split: str, sources: tuple[str, ...] = (), classes: tuple[str, ...] = ("object",)
-) -> list[CaseFiles]:
-    """Cases of one split (``train``, ``tune`` or ``val``), of all sources or of those named; `classes` are class names.
+def find(spec: TrainSpec, split: str, sources: tuple[str, ...] = ()) -> list[CaseFiles]:
+    """Cases of one split (``train``, ``tune`` or ``val``) of a training, of all sources or of those named.
 
     Raises
     ------
@@ -149,14 +149,14 @@ def find(
     """
     if split not in SPLITS:
         raise SpecError(f"split {split!r} is not one of {', '.join(SPLITS)}")
-    stems = read_split(data.split, data.fold)
+    stems = read_split(spec.data.split, spec.data.fold)
     found = []
-    for source in data.sources:
+    for source in spec.data.sources:
         if (sources and source.name not in sources) or (source.slices and split != "train"):
             continue  # stacks that a 2-D network learns slices of are nothing it could be scored on
         if source.name not in stems:
-            raise SpecError(f"{data.split}: has no source {source.name!r}")
-        found += [case_files(source, stem, classes) for stem in stems[source.name][split]]
+            raise SpecError(f"{spec.data.split}: has no source {source.name!r}")
+        found += [case_files(source, stem, spec.class_names) for stem in stems[source.name][split]]
     return found
 
 
@@ -169,8 +169,8 @@ def load_cases(files: list[CaseFiles], spec: PreprocessSpec, sized: bool = False
     for one in files:
         image, drawn = one.load()
         whole = diameter(drawn.labels, image.grid.spacing)  # of a stack: slices also cut objects near their ends
-        for number, (flat, truth) in _slices(image, drawn, one.slices):
-            zoom = preprocess.zoom_for(diameter(truth.labels, flat.grid.spacing), spec) if sized else 1.0
+        for number, (flat, truth) in enumerate(slices(image, drawn, one.slices)):
+            zoom = preprocess.zoom_for(usual_diameter(truth.labels, flat.grid.spacing), spec) if sized else 1.0
             prepared = preprocess.plan(flat, spec, zoom)
             array = prepared.read(flat, tuple(slice(0, n) for n in flat.grid.shape))
             ids, labels = dense(
@@ -185,24 +185,28 @@ def load_cases(files: list[CaseFiles], spec: PreprocessSpec, sized: bool = False
             if truth.ignore is not None:
                 hidden = prepared.to_model_labels(truth.ignore.astype(np.int32)) > 0
                 labels = np.where(hidden, np.int32(-1), labels)
-            name = f"{one.stem}[{number}]" if one.slices else one.stem
+            name = f"{one.stem}[{number}]" if one.slices else one.stem  # number of the slice among those taken
             out.append(Case(one.source, name, array, labels, prepared.model_spacing, middle, classes, size))
     return tuple(out)
 
 
-def _slices(image: Image, drawn: Annotation, step: int) -> Iterator[tuple[int, tuple[Image, Annotation]]]:
+def slices(image: Image, drawn: Annotation, step: int) -> Iterator[tuple[Image, Annotation]]:
     """The image itself, or every `step`-th slice of a stack that shows an instance, as images of their own."""
     if not step:
-        yield 0, (image, drawn)
+        yield image, drawn
         return
-    stack = image.voxels()
-    for z in range(step // 2, stack.shape[1], step):
+    stack, depth = image.voxels(), image.grid.shape[0]
+    spacing = image.grid.spacing[1:] if image.grid.known else None
+    for z in range(min(step, depth) // 2, depth, step):
         labels = np.ascontiguousarray(drawn.labels[z])
         if labels.any():
             ids = np.unique(drawn.labels[drawn.labels > 0])
             classes = None if drawn.classes is None else drawn.classes[np.isin(ids, labels)]
             ignore = None if drawn.ignore is None else drawn.ignore[z]
-            yield z, (Image.from_array(stack[:, z], channel_axis=0), Annotation(labels, ignore, classes))
+            flat = Image.from_array(
+                stack[:, z], spacing, channel_axis=0, modality=image.modality, channels=image.channels
+            )
+            yield flat, Annotation(labels, ignore, classes)
 
 
 def centres(labels: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -225,6 +229,17 @@ def diameter(labels: NDArray[np.int32], spacing: tuple[float, ...]) -> float:
     return float(np.median((size / unit) ** (1 / labels.ndim)))
 
 
+def usual_diameter(labels: NDArray[np.int32], spacing: tuple[float, ...]) -> float:
+    """As `diameter`, but of the object that half of the labelled voxels belong to larger ones than: what a run goes by."""
+    size = np.bincount(labels[labels > 0].ravel())
+    size = size[size > 0] * np.prod(np.array(spacing) / min(spacing))
+    return (
+        float((usual_size(size) / (np.pi / 4 if labels.ndim == 2 else np.pi / 6)) ** (1 / labels.ndim))
+        if size.size
+        else 0.0
+    )
+
+
 def instance_classes(path: Path, labels: NDArray[np.int32], names: tuple[str, ...]) -> NDArray[np.int32]:
     """Class number of each id that occurs, in the order of the ids: from a table of ids, or an image of class numbers.
 
@@ -240,13 +255,19 @@ def instance_classes(path: Path, labels: NDArray[np.int32], names: tuple[str, ..
         import pandas as pd
 
         try:
-            table = pd.read_csv(path, dtype={"class": str}).set_index("id")["class"]
+            table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False).set_index("id")["class"]
         except (OSError, ValueError, KeyError):
             raise InputError(f"{path.name}: is no table with columns id and class") from None
-        number = {name: i for i, name in enumerate(names, 1)}
-        if strange := sorted(set(table.dropna()) - set(names)):
+        if table.index.has_duplicates:
+            raise InputError(
+                f"{path.name}: id {table.index[table.index.duplicated()][0]} occurs twice; each has one class"
+            )
+        number = {"": 0} | {name: i for i, name in enumerate(names, 1)}
+        if strange := sorted(set(table) - set(number)):
             raise InputError(f"{path.name}: class {strange[0]!r} is none of {', '.join(names)}")
-        return np.array([number.get(str(table.get(i)), 0) for i in ids.tolist()], dtype=np.int32)
+        return np.array([number[table.get(i, "")] for i in ids.tolist()], dtype=np.int32)
+    if not len(ids):
+        return np.zeros(0, np.int32)
     image = io.load_labels(path).labels
     if image.shape != labels.shape or image.max() > len(names):
         raise InputError(
@@ -284,8 +305,26 @@ def case_files(source: SourceSpec, stem: str, names: tuple[str, ...]) -> CaseFil
 
 
 def _one(folder: Path, stem: str) -> Path:
-    for path in sorted(folder.glob(f"{stem}.*")):
-        return path
-    raise MissingError(
-        f"{folder}: no file {stem}.*; add it, or set MEDSEG_DATA to the folder that holds the training data"
-    )
+    try:
+        found = _by_stem(folder, folder.stat().st_mtime_ns).get(stem, ())
+    except OSError:
+        found = ()
+    if not found:
+        raise MissingError(
+            f"{folder}: no file {stem}.*; add it, or set MEDSEG_DATA to the folder that holds the training data"
+        )
+    if len(found) > 1:
+        raise InputError(f"{folder}: {' and '.join(p.name for p in found[:2])} have one name; keep one of them")
+    return found[0]
+
+
+@lru_cache(maxsize=64)
+def _by_stem(folder: Path, changed: int) -> dict[str, tuple[Path, ...]]:
+    """Images and tables of a folder by stem; `changed` is when the folder last was."""
+    out: dict[str, tuple[Path, ...]] = {}
+    for path in sorted(folder.iterdir()):
+        table = path.suffix.lower() == ".csv"
+        if (table or io.is_image(path)) and not path.name.startswith("."):
+            stem = path.stem if table else io.stem(path)
+            out[stem] = (*out.get(stem, ()), path)
+    return out

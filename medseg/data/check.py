@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from medseg import io, preprocess
-from medseg.data.cases import SPLITS, Annotation, CaseFiles, case_files, data_root, read_split
+from medseg.data.cases import SPLITS, Annotation, case_files, data_root, read_split, slices
 from medseg.errors import MedsegError, MissingError
-from medseg.image import Image
 from medseg.ops import labels as ops
 from medseg.spec import SourceSpec, TrainSpec
 
@@ -57,13 +56,21 @@ def check(spec: TrainSpec) -> Checked:
                 f"{source.name}: no folder {data_root() / missing[0]}; set MEDSEG_DATA to the folder it lies in"
             )
             continue
+        listed = {part: set(stems[source.name][part]) for part in SPLITS}
+        for one, other in (("train", "tune"), ("train", "val"), ("tune", "val")):
+            if both := sorted(listed[one] & listed[other]):
+                faults.append(f"{source.name}: {_some(both)} in {one} and in {other} of the split file; split anew")
+        if len(spec.class_names) > 1 and source.classes is None:
+            notes.append(f"{source.name}: has no folder of classes; its instances teach shapes and no classes")
         found = _Found(source)
         parts = SPLITS if not source.slices else ("train",)
         for part in parts:
             for stem in stems[source.name][part]:
                 found.look(stem, part, spec)
-        faults += found.faults()
+        faults += found.faults(bool(listed["train"]))
         notes += found.notes(sum(len(stems[source.name][part]) for part in SPLITS))
+    if not any(stems[s.name]["val"] for s in spec.data.sources if s.name in stems and not s.slices):
+        notes.append("the split file has no image in val; nothing will tell how good the model is")
     for part, why in (("train", "learned from"), ("tune", "used to choose thresholds")):
         if not any(
             stems[s.name][part] for s in spec.data.sources if s.name in stems and (part == "train" or not s.slices)
@@ -82,29 +89,44 @@ class _Found:
         self.instances: Counter[str] = Counter()
         self.empty: list[str] = []
         self.gaps: list[str] = []
+        self.small = 0
         self.pieces = 0
         self.in_pieces: list[str] = []
 
     def look(self, stem: str, part: str, spec: TrainSpec) -> None:
         """Read one case."""
         try:
-            files = case_files(self.source, stem, spec.classes or (spec.target,))
+            files = case_files(self.source, stem, spec.class_names)
             image, drawn = files.load()
             self.channels[len(image.channels)] += 1
             if not files.slices and image.grid.ndim != spec.net.ndim:
                 self.broken.append(f"{stem}: is {image.grid.ndim}-D, the network {spec.net.ndim}-D")
                 return
-            preprocess.plan(_flat(image, files), spec.preprocess)
+            shown = [one.labels for _, one in slices(image, drawn, files.slices)]
+            for flat, _ in slices(image, drawn, files.slices):
+                preprocess.plan(flat, spec.preprocess)
+                break
         except MissingError as error:
             self.broken.append(str(error))
             return
         except MedsegError as error:
             self.broken.append(f"{stem}: {error}")
             return
-        self._count(stem, part, drawn)
+        except Exception as error:  # one odd file must not hide what is wrong with the others
+            self.broken.append(f"{stem}: cannot be used ({type(error).__name__})")
+            return
+        if not shown:
+            self.empty.append(stem)
+        elif files.slices:
+            self.instances[part] += len(shown)
+        else:
+            self._count(stem, part, drawn, spec)
 
-    def _count(self, stem: str, part: str, drawn: Annotation) -> None:
+    def _count(self, stem: str, part: str, drawn: Annotation, spec: TrainSpec) -> None:
         ids, dense = ops.dense(drawn.labels)
+        if not self.source.slices and spec.preprocess.spacing is None and spec.augment.diameter is None:
+            size = np.bincount(dense.ravel(), minlength=len(ids) + 1)[1:]
+            self.small += int((size < min(h.min_voxels for h in spec.heads)).sum())
         self.instances[part] += len(ids)
         if not len(ids):
             self.empty.append(stem)
@@ -116,12 +138,12 @@ class _Found:
             self.pieces += several
             self.in_pieces.append(stem)
 
-    def faults(self) -> list[str]:
-        """One line per kind of fault."""
+    def faults(self, learned: bool) -> list[str]:
+        """One line per kind of fault; `learned` says whether train has images of the source."""
         name, out = self.source.name, [f"{self.source.name}: {line}" for line in self.broken[:_NAMED]]
         if len(self.broken) > _NAMED:
             out.append(f"{name}: and {len(self.broken) - _NAMED} more files with such faults")
-        if not self.broken and not self.instances["train"]:
+        if learned and not self.broken and not self.instances["train"]:
             out.append(f"{name}: no label image in train holds an instance; are these the right files?")
         return out
 
@@ -135,6 +157,8 @@ class _Found:
             out.append(
                 f"{name}: {len(self.empty)} images without any instance ({_some(self.empty)}); they teach background"
             )
+        if self.small > 0.02 * sum(self.instances.values()):
+            out.append(f"{name}: {self.small} instances are smaller than a head's min_voxels, which are never found")
         if self.gaps:
             out.append(f"{name}: ids with gaps in {len(self.gaps)} images ({_some(self.gaps)}); they are numbered anew")
         if self.pieces:
@@ -151,11 +175,3 @@ class _Found:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _flat(image: Image, files: CaseFiles) -> Image:
-    """The image as the network is given it: of a stack of slices, one."""
-    if not files.slices:
-        return image
-    stack = image.voxels()
-    return Image.from_array(np.ascontiguousarray(stack[:, stack.shape[1] // 2]), channel_axis=0)

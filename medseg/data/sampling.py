@@ -54,8 +54,9 @@ class Sampler:
         source = names[rng.choice(len(names), p=weight / weight.sum())]
         return self._draw_of(rng, source)
 
-    def _draw_of(self, rng: np.random.Generator, source: str) -> Case:
-        pool = [c for c in self.cases if c.source == source]
+    def _draw_of(self, rng: np.random.Generator, source: str, channels: int = 0) -> Case:
+        """A case of a source, if asked for one of so many channels."""
+        pool = [c for c in self.cases if c.source == source and len(c.image) in (channels or len(c.image),)]
         size = np.sqrt([c.labels.size for c in pool])
         return pool[rng.choice(len(pool), p=size / size.sum())]
 
@@ -65,31 +66,37 @@ class Sampler:
         """Image, ids, where nothing is known, and the class of each id, of one patch, perhaps with instances of another."""
         augment = self.spec.augment
         image, labels, outside = self._cut(rng, case)
-        classes = _classes(case)
+        classes = self._classes(case)
         if rng.random() < augment.p_paste:
-            other = self._draw_of(rng, case.source)
+            other = self._draw_of(rng, case.source, len(case.image))
             ids = np.unique(labels[labels > 0])
             labels = np.searchsorted(ids, labels).astype(np.int32) + (labels > 0)  # room for the new ids
             classes = classes[np.concatenate([[0], ids])]
             image, labels, pasted = paste(rng, image, labels, outside, self._cut(rng, other))
-            classes = np.concatenate([classes, _classes(other)[pasted]])
+            classes = np.concatenate([classes, self._classes(other)[pasted]])
         return image, labels, outside, classes
 
     def _cut(
         self, rng: np.random.Generator, case: Case
     ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
-        spec, centre = self.spec, self._centre(rng, case)
-        aspect = case.spacing[0] / case.spacing[-1]
+        """A patch on an instance drawn by id, or, every second time, anywhere."""
+        spec, ndim = self.spec, case.labels.ndim
+        jitter = rng.uniform(-0.25, 0.25, ndim) * spec.patch
+        if len(case.centres) and rng.random() < 0.5:
+            centre = case.centres[rng.integers(len(case.centres))]
+        else:
+            centre, jitter = rng.uniform(0, 1, ndim) * (np.array(case.labels.shape) - 1), np.zeros(ndim)
         coords, factor = coordinates(
-            rng, spec.augment, centre, case.labels.shape, spec.patch, aspect, _zooms(spec, case)
+            rng, spec.augment, centre, case.labels.shape, spec.patch, case.spacing, _zooms(spec, case), jitter
         )
         return take(case.image, case.labels, coords, factor)
 
-    def _centre(self, rng: np.random.Generator, case: Case) -> NDArray[np.float64]:
-        jitter = rng.uniform(-0.25, 0.25, case.labels.ndim) * self.spec.patch
-        if len(case.centres) and rng.random() < 0.5:
-            return np.asarray(case.centres[rng.integers(len(case.centres))] + jitter)
-        return np.asarray(rng.uniform(0, 1, case.labels.ndim) * (np.array(case.labels.shape) - 1))
+    def _classes(self, case: Case) -> NDArray[np.int32]:
+        """Class of each id, 0 where it is not known; of one class all are known."""
+        if case.classes is not None:
+            return case.classes
+        known = len(self.spec.class_names) == 1
+        return np.concatenate([[0], np.full(len(case.centres), int(known))]).astype(np.int32)
 
     def _channels(self, number: int) -> int:
         """How many channels the batch of a sample shows."""
@@ -98,20 +105,13 @@ class Sampler:
         return 1 + int(rng.choice(len(share), p=share / share.sum()))
 
 
-def _classes(case: Case) -> NDArray[np.int32]:
-    """Class of each id; without any told, all are of class 1."""
-    if case.classes is not None:
-        return case.classes
-    return np.concatenate([[0], np.ones(len(case.centres))]).astype(np.int32)
-
-
 def _zooms(spec: TrainSpec, case: Case) -> tuple[float, float] | None:
     """Range of the magnification that brings a case's objects to the diameters wanted.
 
-    At most threefold, which adds no detail, and no smaller than leaves an image that fills most of a patch.
+    At most threefold, which adds no detail, and, within that, no smaller than leaves an image that fills most of a patch.
     """
     if spec.augment.diameter is None or not case.diameter:
         return None
-    fills = 0.8 * max(p / n for p, n in zip(spec.patch, case.labels.shape, strict=True))
-    low, high = (min(max(w / case.diameter, fills), 3.0) for w in spec.augment.diameter)
-    return low, max(high, low * 1.01)
+    fills = 0.8 * min(p / n for p, n in zip(spec.patch, case.labels.shape, strict=True))
+    low, high = (min(w / case.diameter, 3.0) for w in spec.augment.diameter)
+    return min(max(low, fills), high / 1.01), high

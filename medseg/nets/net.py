@@ -48,7 +48,7 @@ def fast_dtype(device: torch.device) -> torch.dtype | None:
 
     Without the instructions bf16 on a CPU is emulated and twice slower than float32; float16 on a CPU is 40 times slower.
     """
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
         return torch.bfloat16

@@ -91,8 +91,10 @@ def usual_size(sizes: npt.NDArray[np.number]) -> float:
     return float(order[np.searchsorted(np.cumsum(order), order.sum() / 2)])
 
 
-def usual(labels: Labels, share: float) -> npt.NDArray[np.bool_]:
+def usual(labels: Labels, share: float, kinds: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.bool_]:
     """Which of the labels 1 to N are not much smaller than the others: at least ``share`` of the usual size.
+
+    With ``kinds`` (N,) the usual size is that of the same kind.
 
     Examples
     --------
@@ -102,7 +104,13 @@ def usual(labels: Labels, share: float) -> npt.NDArray[np.bool_]:
     size = np.bincount(labels.ravel(), minlength=1)[1:]
     if not size.any():
         return np.ones(len(size), np.bool_)
-    return np.asarray(size >= share * usual_size(size))
+    groups = np.zeros(len(size), np.int32) if kinds is None else kinds
+    keep = np.ones(len(size), np.bool_)
+    for kind in np.unique(groups).tolist():
+        some = (groups == kind) & (size > 0)
+        if some.any():
+            keep[some] = size[some] >= share * usual_size(size[some])
+    return keep
 
 
 def taken(labels: Labels, keep: npt.NDArray[np.bool_]) -> Labels:

@@ -67,7 +67,7 @@ class RunSpec(Spec):
     tile: tuple[int, ...] | None = Field(default=None, description="largest network window, voxels, array axis order")
     region: tuple[int, ...] | None = Field(default=None, description="largest region decoded at once, array axis order")
     diameter: float | None = Field(
-        default=None, gt=0, description="median diameter of the objects in voxels, where the model would estimate it"
+        default=None, gt=0, description="usual diameter of the objects in voxels, where the model would estimate it"
     )
     min_score: float | None = Field(
         default=None, ge=0, le=1, description="instances with a lower score are left out; None: as the model says"

@@ -66,6 +66,12 @@ class PreprocessSpec(Spec):
     spacing: tuple[float, ...] | None = Field(default=None, description="resample to this spacing in mm, array order")
     diameter: tuple[float, float] | None = Field(
         default=None,
-        description="objects of median diameters between these, in voxels, are taken as they are; images of smaller or larger ones "
+        description="objects of usual diameters between these, in voxels, are taken as they are; images of smaller or larger ones "
         "are resampled. None: no image is",
     )
+
+    @model_validator(mode="after")
+    def _one_size(self) -> PreprocessSpec:
+        if self.diameter is not None and (self.spacing is not None or not 0 < self.diameter[0] < self.diameter[1]):
+            raise ValueError("diameter is two numbers, the smaller one first, and goes without spacing")
+        return self

@@ -64,6 +64,12 @@ class SplitSpec(Spec):
     seed: int = 0
     folds: int | None = Field(default=None, ge=2, description="make so many splits; every image is in val once")
 
+    @model_validator(mode="after")
+    def _fits(self) -> SplitSpec:
+        if self.folds and any(isinstance(s.val, str) or s.tune for s in self.sources):
+            raise ValueError("with folds every image is in val once; leave 'val' and 'tune' of the sources out")
+        return self
+
 
 class AugmentSpec(Spec):
     """Random changes that make a small model general. Probabilities are per sample; ranges are of the whole effect."""
@@ -76,20 +82,22 @@ class AugmentSpec(Spec):
     stretch: float = Field(default=1.2, ge=1, description="extra zoom of single axes, up to this factor")
     rotate: bool = Field(default=True, description="any in-plane angle; 3-D stays about z when voxels are anisotropic")
     elastic: float = Field(default=4.0, ge=0, description="largest elastic shift in voxels")
-    p_elastic: float = 0.3
-    p_invert: float = 0.1
-    p_gamma: float = 0.5
+    p_elastic: float = Field(default=0.3, ge=0, le=1)
+    p_invert: float = Field(default=0.1, ge=0, le=1)
+    p_gamma: float = Field(default=0.5, ge=0, le=1)
     gamma: tuple[float, float] = (0.4, 2.5)
-    p_shading: float = 0.2
-    p_blur: float = 0.2
+    p_shading: float = Field(default=0.2, ge=0, le=1)
+    p_blur: float = Field(default=0.2, ge=0, le=1)
     blur: tuple[float, float] = (0.5, 2.5)
-    p_noise: float = 0.4
+    p_noise: float = Field(default=0.4, ge=0, le=1)
     noise: tuple[float, float] = (0.01, 0.2)
-    p_levels: float = Field(default=0.5, description="random contrast and offset, all channels together")
-    p_channels: float = Field(default=0.3, description="mix, permute or gray the channels of colour images")
+    p_levels: float = Field(default=0.5, ge=0, le=1, description="random contrast and offset, all channels together")
+    p_channels: float = Field(default=0.3, ge=0, le=1, description="mix, permute or gray the channels of colour images")
     p_paste: float = Field(default=0.0, ge=0, le=1, description="paste instances of another image of the source")
     channels: tuple[float, ...] = Field(
-        default=(0.5, 0.1, 0.3, 0.1), description="shares of the batches with 1, 2, ... channels, where any may come"
+        default=(0.5, 0.1, 0.3, 0.1),
+        min_length=1,
+        description="shares of the batches with 1, 2, ... channels, where any may come",
     )
 
 
@@ -121,6 +129,11 @@ class TrainSpec(Spec):
     checkpoint_minutes: float = Field(default=3.0, gt=0)
     stage_minutes: float = Field(default=85.0, gt=0, description="stop after this long; the same command goes on")
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by number from 1; one class is called as the target is."""
+        return self.classes or (self.target,)
+
     @model_validator(mode="after")
     def _fits(self) -> TrainSpec:
         if len(self.patch) != self.net.ndim or any(p % d for p, d in zip(self.patch, self.net.divisor, strict=True)):
@@ -132,9 +145,13 @@ class TrainSpec(Spec):
             raise ValueError("preprocess.any_channels and net.stem: shared go together")
         if self.batch % self.accumulate:
             raise ValueError("batch must be a multiple of accumulate")
-        names = self.classes or (self.target,)
+        names = self.class_names
         if len(set(names)) != len(names):
             raise ValueError("class names must be all different")
+        if several and (len(self.augment.channels) < several or sum(self.augment.channels[:several]) <= 0):
+            raise ValueError(f"augment.channels needs a share for each number of channels, 1 to {several}, not all 0")
+        if self.net.ndim != 2 and any(s.slices for s in self.data.sources):
+            raise ValueError("slices of stacks are for 2-D networks; leave 'slices' out")
         heads = tuple(h.model_copy(update={"classes": len(names)}) for h in self.heads)
         object.__setattr__(self, "heads", heads)
         return self

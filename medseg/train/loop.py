@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from medseg import heads
-from medseg.data.cases import find, load_cases
+from medseg.data.cases import find, load_cases, read_split
 from medseg.data.check import Checked, check
 from medseg.data.sampling import Sampler
 from medseg.errors import InputError, TrainingError
@@ -31,7 +31,7 @@ from medseg.spec import TrainSpec
 from medseg.train.checkpoint import load_checkpoint, save_checkpoint
 from medseg.train.ranks import Ranks, join
 
-RECIPE = 2  # of the training itself; a change that makes the same config learn something else raises it
+RECIPE = 3  # of the training itself; a change that makes the same config learn something else raises it
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def train(
     if checked.faults:
         raise InputError("\n  ".join(["the data set cannot be trained on:", *checked.faults]))
     yield checked
-    cases = load_cases(find(spec.data, "train", classes=spec.classes), spec.preprocess)
+    cases = load_cases(find(spec, "train"), spec.preprocess)
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(spec.seed)
     net = Net(spec.net, spec.heads)
@@ -146,8 +146,10 @@ def fingerprint(spec: TrainSpec) -> str:
     Settings at their default are left out, so that a setting which is new today does not orphan the models of yesterday; whoever
     changes a default raises `RECIPE`.
     """
-    words = {"stage_minutes", "checkpoint_minutes", "title", "description", "licence", "limits", "accumulate"}
+    words = {"stage_minutes", "checkpoint_minutes", "title", "description", "licence", "limits"}
     data = spec.model_dump(mode="json", exclude=words, exclude_defaults=True) | {"recipe": RECIPE}
+    stems = read_split(spec.data.split, spec.data.fold)
+    data["train"] = {s.name: stems[s.name]["train"] for s in spec.data.sources}
     for head, chosen in zip(data["heads"], (heads.make(h).tunable for h in spec.heads), strict=True):
         for name in (*chosen, "calibration", "min_voxels"):
             head.pop(name, None)

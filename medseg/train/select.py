@@ -21,7 +21,7 @@ from torch import Tensor
 from medseg import heads, io
 from medseg.data.cases import Case, find, load_cases
 from medseg.errors import TrainingError
-from medseg.metrics import Counts, Overlap, match, overlap, summarise
+from medseg.metrics import Counts, Overlap, excused, match, overlap, summarise
 from medseg.model import Model, save_model
 from medseg.ops.labels import dense, taken, usual
 from medseg.spec import HeadBase, ModelSpec, TrainSpec
@@ -72,7 +72,7 @@ def finish(
         The split file lists no tune cases.
     """
     started = time.process_time()
-    files = find(spec.data, "tune", classes=spec.classes)
+    files = find(spec, "tune")
     if not files:
         raise TrainingError("the split file lists no tune cases, on which thresholds are chosen")
     cases = load_cases(files, spec.preprocess, sized=True)
@@ -103,7 +103,7 @@ def finish(
     model = Model.load(untuned, str(device))
     untuned.unlink()
     scores = summarise(list(score_cases(model, files)), split="tune").specs()
-    if val := find(spec.data, "val", classes=spec.classes):
+    if val := find(spec, "val"):
         scores += summarise(list(score_cases(model, val)), split="val").specs()
     save_model(path, final.model_copy(update={"scores": scores}), kept)
     for s in scores:
@@ -150,12 +150,15 @@ def calibrate(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.flo
     raw, hit, weight = [], [], []
     for case, one in zip(cases, maps, strict=True):
         labels, scores = _found(head.model_copy(update={"calibration": None}), case, one, share)
-        _, partner = match(_overlap(case, labels))
+        table = _overlap(case, labels)
+        _, partner = match(table)
         ok = np.zeros(len(scores), dtype=bool)
         ok[partner[partner >= 0]] = True
-        raw.append(scores)
-        hit.append(ok)
-        weight.append(np.full(len(scores), 1 / sum(len(c.centres) + 1 for c in cases if c.source == case.source)))
+        counts = ok | ~excused(table)  # what lies where nobody annotated is neither right nor wrong
+        raw.append(scores[counts])
+        hit.append(ok[counts])
+        per_source = sum(len(c.centres) + 1 for c in cases if c.source == case.source)
+        weight.append(np.full(int(counts.sum()), 1 / per_source))
     x = logit(np.clip(np.concatenate(raw).astype(float), 1e-4, 1 - 1e-4))
     y, w = np.concatenate(hit), np.concatenate(weight)
     if len(y) < 20 or y.all() or not y.any():
@@ -166,6 +169,8 @@ def calibrate(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.flo
         return float(-(w * np.where(y, np.log(p), np.log(1 - p))).sum() / w.sum() + 1e-4 * (ab[0] - 1) ** 2)
 
     slope, intercept = minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead").x
+    if slope <= 0:  # a score that is lower for right instances tells nothing; turning it over would tell less
+        return head
     return head.model_copy(update={"calibration": (round(float(slope), 4), round(float(intercept), 4))})
 
 
@@ -208,7 +213,7 @@ def _spacing_range(spec: TrainSpec) -> tuple[tuple[float, float], ...]:
     """Trained spacing per axis, for models that resample to a physical spacing; empty for those that work in voxels."""
     if spec.preprocess.spacing is None:
         return ()
-    spacings = [io.load(f.image, spacing=f.spacing).grid.spacing for f in find(spec.data, "train")]
+    spacings = [io.load(f.image, spacing=f.spacing).grid.spacing for f in find(spec, "train")]
     return tuple((min(axis), max(axis)) for axis in zip(*spacings, strict=True))
 
 
@@ -232,7 +237,7 @@ def _model_spec(spec: TrainSpec, head_specs: tuple[HeadBase, ...]) -> ModelSpec:
             "split": spec.data.split,
             **({} if spec.data.fold is None else {"fold": spec.data.fold}),
             "sources": [s.name for s in spec.data.sources],
-            "images": {s: len(find(spec.data, s)) for s in ("train", "tune", "val")},
+            "images": {s: len(find(spec, s)) for s in ("train", "tune", "val")},
             "steps": spec.steps,
             "batch": spec.batch,
             "patch": list(spec.patch),

@@ -74,7 +74,38 @@ def test_folds_are_split_and_trained(medseg, config, tmp_path):
     config.write_text(yaml.safe_dump(spec))
     result = medseg("train", config, "-o", tmp_path / "run1", "--fold", 1, "--workers", 0, "--device", "cpu")
     assert result.code == 0, result.err
-    assert read_header(tmp_path / "run1" / "tiny.safetensors").training["fold"] == 1
+    model = tmp_path / "run1" / "tiny.safetensors"
+    assert read_header(model).training["fold"] == 1
+    result = medseg("evaluate", "--model", model, "--config", config, "--fold", 1, "--json", "--device", "cpu")
+    cases = {r["case"] for r in json.loads(result.out) if "case" in r}
+    assert result.code == 0 and cases == set(
+        json.loads((tmp_path / "folds.json").read_text())["folds"][1]["cells"]["val"]
+    )
+    other = medseg("train", config, "-o", tmp_path / "run0", "--fold", 0, "--workers", 0, "--device", "cpu")
+    assert other.code == 0
+    both = [model, tmp_path / "run0" / "tiny.safetensors"]
+    result = medseg("combine", *both, "--config", config, "-o", tmp_path / "both.safetensors")
+    assert result.code == 2 and "scored on what another has learned" in result.err
+
+
+def test_an_instance_without_a_class_ends_no_training(medseg, config, tmp_path):
+    import tifffile
+
+    (tmp_path / "data" / "kinds").mkdir()
+    for stem in ("p0", "p1", "p2", "p3"):
+        ids = np.unique(tifffile.imread(tmp_path / "data" / "labels" / f"{stem}.tif"))[1:-1]  # the last has no row
+        rows = "".join(f"{i},{'x' if i % 2 else 'y'}\n" for i in ids)
+        (tmp_path / "data" / "kinds" / f"{stem}.csv").write_text("id,class\n" + rows)
+    spec = yaml.safe_load(config.read_text())
+    spec["data"]["sources"][0]["classes"] = "kinds"
+    spec |= {"classes": ["x", "y"]}
+    config.write_text(yaml.safe_dump(spec))
+    result = medseg("train", config, "-o", tmp_path / "run", "--workers", 0, "--device", "cpu", "--head", "offset")
+    assert result.code == 0, result.err
+    assert "others: has no folder of classes" in result.err
+    model = tmp_path / "run" / "tiny.safetensors"
+    assert read_header(model).classes == ("x", "y")
+    assert medseg("evaluate", "--model", model, "--config", config, "--device", "cpu").code == 0
 
 
 def test_networks_are_combined(medseg, config, tmp_path):
