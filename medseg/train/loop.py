@@ -31,7 +31,10 @@ from medseg.spec import TrainSpec
 from medseg.train.checkpoint import load_checkpoint, save_checkpoint
 from medseg.train.ranks import Ranks, join
 
-RECIPE = 3  # of the training itself; a change that makes the same config learn something else raises it
+# Version of the training itself: a change that makes the same config learn something else raises it. A model of an older one is
+# repeated with the code of that time. 2: any channels, pasted instances, weights of small instances; 3: objects cut by an image's
+# border are not pasted, shifts and zooms of patches follow what is wanted.
+RECIPE = 3
 
 
 @dataclass(frozen=True)
@@ -140,14 +143,14 @@ def cpu_seconds(log: Path) -> float:
     return total
 
 
-def fingerprint(spec: TrainSpec) -> str:
+def fingerprint(spec: TrainSpec, recipe: int = RECIPE) -> str:
     """Hash of everything that changes what is learned: not of words, stage times, or what is chosen after training.
 
     Settings at their default are left out, so that a setting which is new today does not orphan the models of yesterday; whoever
     changes a default raises `RECIPE`.
     """
     words = {"stage_minutes", "checkpoint_minutes", "title", "description", "licence", "limits"}
-    data = spec.model_dump(mode="json", exclude=words, exclude_defaults=True) | {"recipe": RECIPE}
+    data = spec.model_dump(mode="json", exclude=words, exclude_defaults=True) | {"recipe": recipe}
     stems = read_split(spec.data.split, spec.data.fold)
     data["train"] = {s.name: stems[s.name]["train"] for s in spec.data.sources}
     for head, chosen in zip(data["heads"], (heads.make(h).tunable for h in spec.heads), strict=True):

@@ -26,7 +26,7 @@ from medseg.model import Model, save_model
 from medseg.ops.labels import dense, taken, usual
 from medseg.spec import HeadBase, ModelSpec, TrainSpec
 from medseg.train.evaluate import score_cases
-from medseg.train.loop import fingerprint
+from medseg.train.loop import RECIPE, fingerprint
 
 # AP is averaged over these while choosing: finding objects counts, and so do their outlines.
 _CHOOSE_AT = (0.5, 0.6, 0.7, 0.8)
@@ -234,6 +234,7 @@ def _model_spec(spec: TrainSpec, head_specs: tuple[HeadBase, ...]) -> ModelSpec:
         training={
             "config": f"{spec.name}.yaml",
             "config_sha256": fingerprint(spec),
+            "recipe": RECIPE,
             "split": spec.data.split,
             **({} if spec.data.fold is None else {"fold": spec.data.fold}),
             "sources": [s.name for s in spec.data.sources],
