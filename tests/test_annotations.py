@@ -171,7 +171,8 @@ def test_small_instances_weigh_more():
     drawn = np.zeros((40, 40), np.int32)
     drawn[2:5, 2:5], drawn[10:36, 10:36] = 1, 2
     weight = heads.make(spec_head()).targets(drawn, None, (1.0, 1.0))["weight"][0]
-    assert weight[3, 3] == 3 and weight[20, 20] == 1 and weight[0, 0] == 1
+    assert weight[3, 3] == 3 and weight[20, 20] == 1 and weight[0, 20] == 1
+    assert weight[6, 6] == 3 and weight[7, 7] == 1  # two voxels around a small one count as much
 
 
 def spec_head():
@@ -302,3 +303,13 @@ def test_a_partly_labelled_image_without_labels_teaches_nothing(tiny_training, t
     spec = spec_with(tiny_training, partial=True)
     (case, _) = load_cases(find(spec, "train"), spec.preprocess)
     assert (case.labels == -1).all()
+
+
+def test_specks_of_an_object_teach_nothing(tiny_training):
+    drawn = np.zeros((60, 60), np.int32)
+    drawn[30:32, 30:32] = 1
+    spec = tiny_training(augment={"scale": [1, 1], "stretch": 1, "rotate": False, "p_elastic": 0}, patch=[16, 16])
+    case = Case("cells", "s", phantoms.image_of(drawn, 0)[None], drawn, (1.0, 1.0), centres(drawn))
+    samples = [Sampler(spec, (case,))[i] for i in range(20)]
+    assert not any(s["0.foreground"].any() for s in samples)
+    assert sum((s["0.weight"] == 0).sum() == 4 for s in samples) >= 5

@@ -12,8 +12,8 @@ from medseg.testing import phantoms
 
 pytestmark = pytest.mark.slow
 
-FIELDS = {2: ((96, 96), 12, 8.0), 3: ((24, 48, 48), 6, 6.0)}
-STEPS = {2: 300, 3: 300}
+FIELDS = {2: ((64, 64), 8, 7.0), 3: ((20, 40, 40), 4, 5.0)}
+STEPS = {2: 200, 3: 300}
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_four_images_are_learned_by_heart(kind, ndim):
     spec = HEAD_SPECS[kind]()
     head, (shape, count, radius) = heads.make(spec), FIELDS[ndim]
     touching = kind != "semantic"  # which cannot tell touching objects apart
-    labels = [phantoms.blobs(shape, count if touching else 5, radius, seed, touching) for seed in range(4)]
+    labels = [phantoms.blobs(shape, count if touching else 3, radius, seed, touching) for seed in range(4)]
     targets = [head.targets(one, None, (1.0,) * ndim) for one in labels]
     truth = [{k: torch.from_numpy(np.stack([t[k] for t in targets])) for k in targets[0]}]
     images = torch.from_numpy(np.stack([phantoms.image_of(one, seed)[None] for seed, one in enumerate(labels)]))

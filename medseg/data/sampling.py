@@ -13,6 +13,8 @@ from medseg.data.cases import Case
 from medseg.data.channels import compose
 from medseg.spec import TrainSpec
 
+_SEEN = 8  # voxels of an object that a patch must show
+
 Sample = dict[str, NDArray[np.float32]]
 
 
@@ -89,7 +91,14 @@ class Sampler:
         coords, factor = coordinates(
             rng, spec.augment, centre, case.labels.shape, spec.patch, case.spacing, _zooms(spec, case), jitter
         )
-        return take(case.image, case.labels, coords, factor)
+        image, labels, outside = take(case.image, case.labels, coords, factor)
+        size = np.bincount(labels.ravel())
+        size[0] = _SEEN
+        outside |= (size < _SEEN)[
+            labels
+        ]  # specks of an object teach nothing, neither that it is there nor that it is not
+        labels[outside] = 0
+        return image, labels, outside
 
     def _classes(self, case: Case) -> NDArray[np.int32]:
         """Class of each id, 0 where it is not known; of one class all are known."""

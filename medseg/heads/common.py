@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 from scipy.special import expit, logit
 
 from medseg.candidates import Candidates
@@ -22,11 +23,14 @@ def relative(spacing: tuple[float, ...]) -> tuple[float, ...]:
 def weights(labels: NDArray[np.int32], ignore: NDArray[np.bool_] | None) -> NDArray[np.float32]:
     """(1, *shape): how much the loss counts, 0 where ``ignore`` says that nobody annotated.
 
-    1, but up to 3 on instances of fewer than 100 voxels: beside large ones, small ones would hardly matter.
+    1, but up to 3 on instances of fewer than 100 voxels and two voxels around them: beside large ones, small ones would hardly
+    matter. The voxels around count as much, or the network would draw small instances too large.
     """
     size = np.maximum(np.bincount(labels.ravel()), 1)
     size[0] = 100
     out = np.clip(np.sqrt(100 / size), 1, 3).astype(np.float32)[labels]
+    if out.max(initial=1) > 1:
+        out = maximum_filter(out, size=5)
     if ignore is not None:
         out[ignore] = 0
     return out[None]
