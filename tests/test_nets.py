@@ -133,5 +133,5 @@ def test_bf16_is_used_only_where_it_pays(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert fast_dtype(torch.device("cpu")) is torch.bfloat16
     for there in (True, False):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda there=there: there)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda there=there, **_: there)
         assert (fast_dtype(torch.device("cuda")) is torch.bfloat16) == there
