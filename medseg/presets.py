@@ -20,7 +20,7 @@ def folder() -> Path:
 def find_config(name: str) -> Path:
     """A config by path, or by name from ``configs/train``."""
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
     shipped = folder() / "train" / f"{name}.yaml"
     if shipped.is_file():

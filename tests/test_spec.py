@@ -116,8 +116,11 @@ def test_strides_default_to_halving_and_give_the_divisor() -> None:
     assert anisotropic.divisor == (2, 4, 4)
 
 
-def test_configs_are_found_by_name_and_unknown_names_list_what_there_is() -> None:
+def test_configs_are_found_by_name_and_unknown_names_list_what_there_is(tmp_path, monkeypatch) -> None:
     assert presets.find_config("nuclei2d").is_file()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nuclei2d").mkdir()  # a folder of that name, such as an earlier run's, is no config
+    assert presets.find_config("nuclei2d").name == "nuclei2d.yaml"
     with pytest.raises(SpecError, match="nuclei2d, nuclei3d"):
         presets.find_config("nuclei4d")
 
