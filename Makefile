@@ -52,4 +52,4 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .oracles .oracles-scorers build dist site medseg-demo
+	rm -rf $(VENV) .oracles .oracles-scorers .oracles-stardist build dist site medseg-demo

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from medseg.pipeline import segment
 from medseg.spec import ModelSpec, TrainSpec, load_yaml
 from medseg.testing import changes
 from medseg.train.loop import cpu_seconds
+from medseg.train.select import CHOOSE_AT
 
 PAGE = Path(__file__).parent / "explanation" / "separating-instances.md"
 MARKS = "<!-- heads: made by docs/make_heads_table.py -->\n", "<!-- end of heads -->\n"
@@ -37,7 +37,6 @@ TRIES = {
     "noise .2": changes.noise(0.2),
     "blur 2 px": changes.blur(2),
 }
-CHOOSE_AT = (0.5, 0.6, 0.7, 0.8)
 
 
 def mean_ap(model: Model, files: list[CaseFiles], change: changes.Change | None) -> float:
@@ -45,10 +44,7 @@ def mean_ap(model: Model, files: list[CaseFiles], change: changes.Change | None)
     cases = []
     for one in files:
         image, drawn = one.load()
-        voxels = image.voxels().astype(np.float32)
-        voxels = (voxels - voxels.min()) / max(float(voxels.max() - voxels.min()), 1e-6)
-        if change is not None:
-            voxels = change(voxels, np.random.default_rng(zlib.crc32(one.stem.encode())))
+        voxels = changes.changed(image, change, one.stem)
         found = segment(Image.from_array(voxels, channel_axis=0, modality="microscopy"), model=model)
         cases.append(score_case(drawn.labels, found, name=one.stem, source=one.source))
     curve = summarise(cases, split="tune", resamples=2).curves[cases[0].source].ap_pooled

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from medseg import presets
 from medseg.data.cases import CaseFiles, find
@@ -58,13 +55,7 @@ def scored(model: Model, files: list[CaseFiles], trial: Try, most: int) -> dict[
     cases = []
     for one in files:
         image, drawn = one.load()
-        voxels = image.voxels().astype(np.float32)
-        low, high = voxels.min(), voxels.max()
-        voxels = (voxels - low) / max(float(high - low), 1e-6)
-        labels = drawn.labels
-        rng = np.random.default_rng(zlib.crc32(one.stem.encode()))
-        if trial.change is not None:
-            voxels = trial.change(voxels, rng)
+        voxels, labels = changes.changed(image, trial.change, one.stem), drawn.labels
         if len(voxels) > most:
             continue  # a colour image and two distractors are more than the model takes
         if trial.factor != 1:

@@ -7,7 +7,7 @@ import numpy as np
 from medseg import heads, preprocess
 from medseg.image import Image
 from medseg.model import Model
-from medseg.ops.labels import usual_size
+from medseg.ops.labels import across, usual_size
 
 _LOOK = {2: 512, 3: 96}  # side of what is looked at, in the model's voxels
 _SMALLEST = {2: 1 / 16, 3: 1 / 4}  # magnifications tried; what is read grows as they shrink
@@ -46,6 +46,5 @@ def _diameter(image: Image, model: Model, zoom: float) -> float:
     size = np.array([mask.sum() for mask in found.masks], dtype=float)[sure]
     if not size.size:
         return 0.0
-    voxel = np.prod(np.array(plan.model_spacing) / min(plan.model_spacing))
-    across = (usual_size(size) * voxel / (np.pi / 4 if ndim == 2 else np.pi / 6)) ** (1 / ndim)
-    return float(across) * min(plan.model_spacing) / min(plan.spacing)
+    seen = float(across(usual_size(size), plan.model_spacing))
+    return seen * min(plan.model_spacing) / min(plan.spacing)

@@ -77,6 +77,17 @@ def tiny_training(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def one_thread():
+    """The order of sums, and so the last bit of trained weights, depends on the number of threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def drawn():
     """Five objects apart from one another, (40, 60)."""
     from medseg.testing import phantoms

@@ -56,6 +56,23 @@ def test_labels_of_another_shape(data):
     assert "p0" in fault and "(48, 55)" in fault and "(48, 56)" in fault
 
 
+def test_labels_that_lie_elsewhere_than_their_image(data, tmp_path):
+    import nibabel as nib
+
+    for stem in ("p0", "p2"):
+        for kind, shift in (("images", 0.0), ("labels", 5.0 if stem == "p0" else 0.0)):
+            (tmp_path / "data" / kind / f"{stem}.tif").unlink()
+            affine = np.eye(4)
+            affine[0, 3] = shift
+            labels = np.zeros((20, 20, 20), np.uint8)
+            labels[4:12, 4:12, 4:12] = 1
+            nib.save(nib.Nifti1Image(labels, affine), tmp_path / "data" / kind / f"{stem}.nii.gz")
+    data.split(["p0"], ["p2"])
+    spec = data.spec(net={"ndim": 3, "filters": [4, 8, 8]}, patch=[16, 16, 16])
+    (fault,) = check(spec).faults
+    assert "p0" in fault and "lies elsewhere than its image" in fault
+
+
 def test_labels_that_are_no_whole_numbers(data):
     data.write("p0", data.labels("p0") * np.float32(0.5))
     (fault,) = check(data.spec()).faults

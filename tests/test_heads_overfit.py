@@ -10,18 +10,10 @@ from medseg.nets.net import Net
 from medseg.spec import HEAD_SPECS, NetSpec
 from medseg.testing import phantoms
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 FIELDS = {2: ((64, 64), 8, 7.0), 3: ((20, 40, 40), 4, 5.0)}
 STEPS = {2: 200, 3: 300}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

@@ -19,13 +19,7 @@ from medseg.train.ranks import Ranks
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The order of sums, and so the last bit of the weights, depends on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(spec, folder):
@@ -238,6 +232,7 @@ def test_the_fingerprint_knows_what_is_learned(tiny_training):
     assert plain == fingerprint(tiny_training(description="words", stage_minutes=1))
     for change in (
         {"seed": 9},
+        {"heads": [{"kind": "flow"}, {"kind": "watershed"}]},
         {"patch": [16, 16]},
         {"heads": [{"kind": "offset", "scale": 8}]},
         {"augment": {"elastic": 1}},

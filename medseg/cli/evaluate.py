@@ -67,13 +67,9 @@ def evaluate(
 
     if (model is None) == (prediction is None) or (prediction is None) != (truth is None):
         raise typer.BadParameter("give either PREDICTION and TRUTH, or --model")
-    if model is None and (config or source or split is not None or fold is not None or device != "auto"):
-        raise typer.BadParameter("--config, --split, --fold, --source and --device go with --model")
-    if images is not None and (html is None or model is not None):
-        raise typer.BadParameter("goes with --html and label files", param_hint="--images")
+    of_models = bool(config or source) or split is not None or fold is not None or device != "auto"
+    _check_usage(model is not None, of_models, images is not None, html is not None, unit)
     split = split or "val"
-    if unit not in ("mm", "um"):
-        raise typer.BadParameter("is mm or um", param_hint="--unit")
     groups = _groups(metrics, html is not None)
     size = numbers(spacing, "--spacing")
     _check_outputs(csv, html, images)
@@ -104,6 +100,16 @@ def evaluate(
     else:
         _print(summary)
     return 1 if ours else 3 if faults else 0
+
+
+def _check_usage(by_model: bool, of_models: bool, images: bool, html: bool, unit: str) -> None:
+    """Refuse options that do not go together."""
+    if of_models and not by_model:
+        raise typer.BadParameter("--config, --split, --fold, --source and --device go with --model")
+    if images and (by_model or not html):
+        raise typer.BadParameter("goes with --html and label files", param_hint="--images")
+    if unit not in ("mm", "um"):
+        raise typer.BadParameter("is mm or um", param_hint="--unit")
 
 
 def _groups(text: str | None, page: bool) -> tuple[str, ...]:

@@ -178,9 +178,8 @@ def paste(
     """
     other, ids, beyond = donor
     cut = [np.unique(np.take(ids, side, axis=axis)) for axis in range(ids.ndim) for side in (0, -1)]
-    cut.append(
-        np.unique(ids[binary_dilation(beyond)])
-    )  # where the image ended or nobody annotated, an object may go on
+    # where the image ended or nobody annotated, an object may go on
+    cut.append(np.unique(ids[binary_dilation(beyond)]))
     whole = np.setdiff1d(np.unique(ids[ids > 0]), np.concatenate(cut))
     wanted = rng.permutation(whole)[: rng.integers(1, 6)]
     image, labels, pasted = image.copy(), labels.copy(), []

@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from medseg import io, preprocess, presets
 from medseg.errors import InputError, MissingError, SpecError
 from medseg.image import Image
-from medseg.ops.labels import dense, usual_size
+from medseg.ops.labels import across, dense, usual_size
 from medseg.spec import PreprocessSpec, SourceSpec, TrainSpec
 
 SPLITS = ("train", "tune", "val")
@@ -70,13 +70,15 @@ class CaseFiles:
         return image, Annotation(truth, ignore, classes)
 
     def _labels(self, path: Path, image: Image) -> NDArray[np.int32]:
-        truth = io.load_labels(path, spacing=self.spacing).labels
-        if truth.shape != image.grid.shape:
+        truth = io.load_labels(path, spacing=self.spacing)
+        if truth.grid.shape != image.grid.shape:
             raise InputError(
-                f"{path.name}: labels of shape {truth.shape} for an image of shape {image.grid.shape}; "
+                f"{path.name}: labels of shape {truth.grid.shape} for an image of shape {image.grid.shape}; "
                 "both must be the same"
             )
-        return truth
+        if truth.grid.known and image.grid.known and (why := image.grid.why_not(truth.grid)):
+            raise InputError(f"{path.name}: lies elsewhere than its image: {why}; resample it onto the image's grid")
+        return truth.labels
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,8 @@ def load_cases(files: list[CaseFiles], spec: PreprocessSpec, sized: bool = False
             zoom = preprocess.zoom_for(usual_diameter(truth.labels, flat.grid.spacing), spec) if sized else 1.0
             prepared = preprocess.plan(flat, spec, zoom)
             array = prepared.read(flat, tuple(slice(0, n) for n in flat.grid.shape))
-            ids, labels = dense(
-                prepared.to_model_labels(truth.labels)
-            )  # targets count ids: 1 to N whatever the file holds
+            # targets count ids: 1 to N whatever the file holds
+            ids, labels = dense(prepared.to_model_labels(truth.labels))
             classes = None
             if truth.classes is not None:
                 before = np.unique(truth.labels[truth.labels > 0])
@@ -220,24 +221,21 @@ def centres(labels: NDArray[np.int32]) -> NDArray[np.float64]:
 
 
 def diameter(labels: NDArray[np.int32], spacing: tuple[float, ...]) -> float:
-    """Median diameter of discs or balls as large as the instances, in voxels of the finest axis; 0 without instances."""
-    size = np.bincount(labels[labels > 0].ravel())
-    size = size[size > 0] * np.prod(np.array(spacing) / min(spacing))
-    if not size.size:
-        return 0.0
-    unit = np.pi / 4 if labels.ndim == 2 else np.pi / 6
-    return float(np.median((size / unit) ** (1 / labels.ndim)))
+    """Median diameter of the instances in voxels of the finest axis; 0 without instances."""
+    size = _sizes(labels)
+    return float(np.median(across(size, spacing))) if size.size else 0.0
 
 
 def usual_diameter(labels: NDArray[np.int32], spacing: tuple[float, ...]) -> float:
     """As `diameter`, but of the object that half of the labelled voxels belong to larger ones than: what a run goes by."""
+    size = _sizes(labels)
+    return float(across(usual_size(size), spacing)) if size.size else 0.0
+
+
+def _sizes(labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Voxels of each instance that occurs."""
     size = np.bincount(labels[labels > 0].ravel())
-    size = size[size > 0] * np.prod(np.array(spacing) / min(spacing))
-    return (
-        float((usual_size(size) / (np.pi / 4 if labels.ndim == 2 else np.pi / 6)) ** (1 / labels.ndim))
-        if size.size
-        else 0.0
-    )
+    return size[size > 0]
 
 
 def instance_classes(path: Path, labels: NDArray[np.int32], names: tuple[str, ...]) -> NDArray[np.int32]:

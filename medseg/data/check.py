@@ -102,10 +102,9 @@ class _Found:
             if not files.slices and image.grid.ndim != spec.net.ndim:
                 self.broken.append(f"{stem}: is {image.grid.ndim}-D, the network {spec.net.ndim}-D")
                 return
-            shown = [one.labels for _, one in slices(image, drawn, files.slices)]
-            for flat, _ in slices(image, drawn, files.slices):
-                preprocess.plan(flat, spec.preprocess)
-                break
+            shown = list(slices(image, drawn, files.slices))
+            if shown:
+                preprocess.plan(shown[0][0], spec.preprocess)
         except MissingError as error:
             self.broken.append(str(error))
             return

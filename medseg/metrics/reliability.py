@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.metrics.cases import CaseScore
+from medseg.metrics.ranking import DRAWS
 from medseg.metrics.sums import Estimate, Floats, interval
 
 BINS = 10
-DRAWS = 200
 
 
 class Reliability(NamedTuple):

@@ -79,6 +79,19 @@ def per_label(values: npt.ArrayLike | None, default: float, ids: IntArray, what:
     return given
 
 
+def across(voxels: npt.ArrayLike, spacing: tuple[float, ...]) -> npt.NDArray[np.float64]:
+    """Diameter of a disc (2-D) or ball (3-D) of so many voxels, in voxels of the finest axis.
+
+    Examples
+    --------
+    >>> across([np.pi * 25], (1.0, 1.0)).tolist()
+    [10.0]
+    """
+    ndim = len(spacing)
+    size = np.asarray(voxels, np.float64) * np.prod(np.array(spacing) / min(spacing))
+    return np.asarray((size / (np.pi / 4 if ndim == 2 else np.pi / 6)) ** (1 / ndim))
+
+
 def usual_size(sizes: npt.NDArray[np.number]) -> float:
     """The size that half of all voxels belong to objects of at least; a swarm of specks hardly moves it.
 

@@ -91,7 +91,12 @@ class AugmentSpec(Spec):
     blur: tuple[float, float] = (0.5, 2.5)
     p_noise: float = Field(default=0.4, ge=0, le=1)
     noise: tuple[float, float] = (0.01, 0.2)
-    p_levels: float = Field(default=0.5, ge=0, le=1, description="random contrast and offset, all channels together")
+    p_levels: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="random contrast and offset, of each channel where any may come, else of all together",
+    )
     p_channels: float = Field(default=0.3, ge=0, le=1, description="mix, permute or gray the channels of colour images")
     p_paste: float = Field(default=0.0, ge=0, le=1, description="paste instances of another image of the source")
     channels: tuple[float, ...] = Field(

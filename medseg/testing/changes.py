@@ -5,11 +5,14 @@ Each takes and gives voxels (C, *shape) of about 0 to 1, and is the same for the
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
+
+from medseg.image import Image
 
 Floats = NDArray[np.float32]
 Change = Callable[[Floats, np.random.Generator], Floats]
@@ -57,6 +60,14 @@ def distract(count: int) -> Change:
         return np.concatenate([image, np.stack(extra).astype(np.float32)])[rng.permutation(len(image) + count)]
 
     return change
+
+
+def changed(image: Image, change: Change | None, seed: str) -> Floats:
+    """Voxels (C, *shape) of an image, 0 to 1 over its whole range, after a change whose chance follows from the seed."""
+    voxels = image.voxels().astype(np.float32)
+    low, high = voxels.min(), voxels.max()
+    voxels = (voxels - low) / max(float(high - low), 1e-6)
+    return voxels if change is None else change(voxels, np.random.default_rng(zlib.crc32(seed.encode())))
 
 
 def rescale(image: Floats, labels: NDArray[np.int32], factor: float) -> tuple[Floats, NDArray[np.int32]]:

@@ -108,6 +108,7 @@ def train(
         [{"params": decay, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=spec.rate
     )
     average = {k: v.clone().float() for k, v in net.state_dict().items() if v.is_floating_point()}
+    learner = _Learner(spec, net, optimiser, average, device, group)
     path, digest, done = output / "checkpoint.safetensors", fingerprint(spec), 0
     if path.exists():
         done = load_checkpoint(path, net, average, optimiser, digest)
@@ -118,9 +119,15 @@ def train(
     started = saved = time.monotonic()
     with open(output / "log.jsonl" if group.writes else os.devnull, "a", encoding="utf-8") as log:
         for step in range(done + 1, spec.steps + 1):
-            rate = learning_rate(spec, step)
-            loss = _step(net, optimiser, average, islice(parts, spec.accumulate), spec, rate, step, device, group)
-            event = Step(step, spec.steps, loss, rate, time.monotonic() - started, time.process_time() - started_cpu)
+            loss = learner.step(islice(parts, spec.accumulate), step)
+            event = Step(
+                step,
+                spec.steps,
+                loss,
+                learning_rate(spec, step),
+                time.monotonic() - started,
+                time.process_time() - started_cpu,
+            )
             log.write(json.dumps(asdict(event)) + "\n")
             over = group.agree(time.monotonic() - started > spec.stage_minutes * 60, device)
             if step == spec.steps or over or time.monotonic() - saved > spec.checkpoint_minutes * 60:
@@ -154,9 +161,10 @@ def fingerprint(spec: TrainSpec, recipe: int = RECIPE) -> str:
     data = spec.model_dump(mode="json", exclude=words, exclude_defaults=True) | {"recipe": recipe}
     stems = read_split(spec.data.split, spec.data.fold)
     data["train"] = {s.name: stems[s.name]["train"] for s in spec.data.sources}
-    for head, chosen in zip(data["heads"], (heads.make(h).tunable for h in spec.heads), strict=True):
-        for name in (*chosen, "calibration", "min_voxels"):
-            head.pop(name, None)
+    for told, head in zip(data["heads"], spec.heads, strict=True):
+        told["kind"] = head.kind  # each spec's own default
+        for name in (*heads.make(head).tunable, "calibration", "min_voxels"):
+            told.pop(name, None)
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
@@ -175,54 +183,56 @@ def learning_rate(spec: TrainSpec, step: int) -> float:
     return spec.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def _step(
-    net: Net,
-    optimiser: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-    parts: Iterable[dict[str, Tensor]],
-    spec: TrainSpec,
-    rate: float,
-    step: int,
-    device: torch.device,
-    group: Ranks,
-) -> dict[str, float]:
-    """One step of the optimiser on the parts of a batch; the loss by term."""
-    for settings in optimiser.param_groups:
-        settings["lr"] = rate
-    optimiser.zero_grad(set_to_none=True)
-    sums: dict[str, float] = {}
-    for part in parts:
-        terms = _losses(net, part, spec, device)
-        total = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(total):
-            raise TrainingError(
-                f"the loss is not finite at step {step}; lower 'rate' and go on from the last checkpoint"
-            )
-        (total / spec.accumulate).backward()  # type: ignore[no-untyped-call]
-        for name, value in (terms | {"total": total}).items():
-            sums[name] = sums.get(name, 0.0) + value.item() / spec.accumulate
-    group.average(p.grad for p in net.parameters() if p.grad is not None)
-    torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-    optimiser.step()
-    keep = min(spec.ema, (1 + step) / (10 + step))  # early on, follow the weights closely
-    with torch.no_grad():
-        for key, value in net.state_dict().items():
-            if key in average:
-                average[key].lerp_(value.float(), 1 - keep)
-    return {name: round(value, 5) for name, value in sums.items()}
+@dataclass(frozen=True)
+class _Learner:
+    """What a step changes, and what it goes by."""
 
+    spec: TrainSpec
+    net: Net
+    optimiser: torch.optim.Optimizer
+    average: dict[str, Tensor]
+    device: torch.device
+    group: Ranks
 
-def _losses(net: Net, batch: dict[str, Tensor], spec: TrainSpec, device: torch.device) -> dict[str, Tensor]:
-    batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-    image = batch.pop("image").contiguous(memory_format=memory_format(spec.net.ndim))
-    truth: list[dict[str, Tensor]] = [{} for _ in spec.heads]
-    for key, value in batch.items():
-        index, name = key.split(".", 1)
-        truth[int(index)][name] = value
-    kind = fast_dtype(device)
-    with torch.autocast(device.type, dtype=kind or torch.bfloat16, enabled=kind is not None):
-        maps = net(image, truth)
-        return net.loss(maps, truth)
+    def step(self, parts: Iterable[dict[str, Tensor]], number: int) -> dict[str, float]:
+        """One step of the optimiser on the parts of a batch; the loss by term."""
+        share = 1 / self.spec.accumulate
+        for settings in self.optimiser.param_groups:
+            settings["lr"] = learning_rate(self.spec, number)
+        self.optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for part in parts:
+            terms = self._losses(part)
+            total = torch.stack(list(terms.values())).sum()
+            if not torch.isfinite(total):
+                raise TrainingError(
+                    f"the loss is not finite at step {number}; lower 'rate' and go on from the last checkpoint"
+                )
+            (total * share).backward()  # type: ignore[no-untyped-call]
+            for name, value in (terms | {"total": total}).items():
+                sums[name] = sums.get(name, 0.0) + value.item() * share
+        self.group.average(p.grad for p in self.net.parameters() if p.grad is not None)
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        self.optimiser.step()
+        keep = min(self.spec.ema, (1 + number) / (10 + number))  # early on, follow the weights closely
+        with torch.no_grad():
+            for key, value in self.net.state_dict().items():
+                if key in self.average:
+                    self.average[key].lerp_(value.float(), 1 - keep)
+        return {name: round(value, 5) for name, value in sums.items()}
+
+    def _losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        spec, device = self.spec, self.device
+        batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+        image = batch.pop("image").contiguous(memory_format=memory_format(spec.net.ndim))
+        truth: list[dict[str, Tensor]] = [{} for _ in spec.heads]
+        for key, value in batch.items():
+            index, name = key.split(".", 1)
+            truth[int(index)][name] = value
+        kind = fast_dtype(device)
+        with torch.autocast(device.type, dtype=kind or torch.bfloat16, enabled=kind is not None):
+            maps = self.net(image, truth)
+            return self.net.loss(maps, truth)
 
 
 def _loader(sampler: Sampler, done: int, workers: int, group: Ranks) -> DataLoader[dict[str, Tensor]]:

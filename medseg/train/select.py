@@ -29,7 +29,7 @@ from medseg.train.evaluate import score_cases
 from medseg.train.loop import RECIPE, fingerprint
 
 # AP is averaged over these while choosing: finding objects counts, and so do their outlines.
-_CHOOSE_AT = (0.5, 0.6, 0.7, 0.8)
+CHOOSE_AT = (0.5, 0.6, 0.7, 0.8)
 _SHARES = (0.0, 0.03, 0.06, 0.1, 0.15)  # of the usual instance, under which others are too small to be one
 
 
@@ -58,7 +58,7 @@ def finish(
     spec
         The training.
     members
-        Weights by name; of several networks of the same training with other seeds or folds, an ensemble is made.
+        Weights by name; of several networks of the same training with other seeds, an ensemble is made.
     path
         Model file to write.
     mirrors
@@ -145,7 +145,7 @@ def cutoff(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float3
     return round(float(values[int(np.argmax(scores))]), 2)
 
 
-def calibrate(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]], share: float = 0.0) -> HeadBase:
+def calibrate(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]], share: float) -> HeadBase:
     """Fit the logistic that turns a raw score into the chance of IoU >= .5 (Platt 1999); sources weigh the same."""
     raw, hit, weight = [], [], []
     for case, one in zip(cases, maps, strict=True):
@@ -179,12 +179,12 @@ def _score(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float3
 
 
 def _mean_ap(cases: tuple[Case, ...], found: list[NDArray[np.int32]]) -> float:
-    """Pooled AP of each source, mean over the sources and over `_CHOOSE_AT`."""
+    """Pooled AP of each source, mean over the sources and over `CHOOSE_AT`."""
     total: dict[str, list[Counts]] = {}
     for case, labels in zip(cases, found, strict=True):
         table = _overlap(case, labels)
-        counts = total.setdefault(case.source, [Counts(0, 0, 0, 0.0)] * len(_CHOOSE_AT))
-        total[case.source] = [c + match(table, t)[0] for c, t in zip(counts, _CHOOSE_AT, strict=True)]
+        counts = total.setdefault(case.source, [Counts(0, 0, 0, 0.0)] * len(CHOOSE_AT))
+        total[case.source] = [c + match(table, t)[0] for c, t in zip(counts, CHOOSE_AT, strict=True)]
     return float(np.mean([[c.ap for c in counts] for counts in total.values()]))
 
 
@@ -225,7 +225,7 @@ def _model_spec(spec: TrainSpec, head_specs: tuple[HeadBase, ...]) -> ModelSpec:
         licence=spec.licence,
         modality=spec.modality,
         target=spec.target,
-        classes=spec.classes or (spec.target,),
+        classes=spec.class_names,
         net=spec.net,
         preprocess=spec.preprocess,
         heads=head_specs,
