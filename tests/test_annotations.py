@@ -308,7 +308,7 @@ def test_a_partly_labelled_image_without_labels_teaches_nothing(tiny_training, t
 def test_specks_of_an_object_teach_nothing(tiny_training):
     drawn = np.zeros((60, 60), np.int32)
     drawn[30:32, 30:32] = 1
-    spec = tiny_training(augment={"scale": [1, 1], "stretch": 1, "rotate": False, "p_elastic": 0}, patch=[16, 16])
+    spec = tiny_training(augment={"scale": [1, 1], "stretch": 1, "rotate": 0, "p_elastic": 0}, patch=[16, 16])
     case = Case("cells", "s", phantoms.image_of(drawn, 0)[None], drawn, (1.0, 1.0), centres(drawn))
     samples = [Sampler(spec, (case,))[i] for i in range(20)]
     assert not any(s["0.foreground"].any() for s in samples)

@@ -7,7 +7,7 @@ from medseg.data.augment import coordinates, intensities, take
 from medseg.spec import AugmentSpec
 from medseg.testing import phantoms
 
-STILL = AugmentSpec(scale=(1, 1), stretch=1, rotate=False, p_elastic=0)
+STILL = AugmentSpec(scale=(1, 1), stretch=1, rotate=0, p_elastic=0)
 
 
 # --- augmentation
@@ -86,7 +86,7 @@ def test_the_coarse_axis_never_turns_into_another(coarse):
 
 
 def test_the_jitter_is_in_voxels_of_the_patch():
-    still = AugmentSpec(scale=(4, 4), stretch=1, rotate=False, p_elastic=0)
+    still = AugmentSpec(scale=(4, 4), stretch=1, rotate=0, p_elastic=0)
     middle = np.array([50.0, 50.0])
     args = (still, middle, (100, 100), (16, 16), (1.0, 1.0))
     plain, _ = coordinates(np.random.default_rng(0), *args)
@@ -133,3 +133,20 @@ def test_a_patch_larger_than_the_image_in_one_axis_is_fine():
         for seed in range(5):
             out, ids, outside, _, _ = taken(phantoms.image_of(one, 0)[None], one, AugmentSpec(), seed, (64, 64))
             assert np.isfinite(out).all() and outside.any() and not ids[outside].any()
+
+
+@pytest.mark.parametrize("shape", [(33, 41), (21, 25, 29)])
+def test_a_turn_is_no_larger_than_asked_and_nothing_is_mirrored(shape):
+    labels = np.zeros(shape, np.int32)
+    spec = STILL.model_copy(update={"rotate": 20.0, "flip": False})
+    angles = []
+    for seed in range(30):
+        coords, factor = coordinates(
+            np.random.default_rng(seed), spec, (np.array(shape) - 1) / 2, shape, shape, (1.0,) * len(shape)
+        )
+        middle = tuple(n // 2 for n in shape)
+        matrix = np.stack([np.diff(coords, axis=1 + a)[(slice(None), *middle)] for a in range(len(shape))], axis=1)
+        assert np.allclose(matrix @ matrix.T, np.eye(len(shape)), atol=1e-6) and np.linalg.det(matrix) > 0
+        trace = np.trace(matrix)
+        angles.append(np.degrees(np.arccos(np.clip((trace - len(shape) + 2) / 2, -1, 1))))
+    assert max(angles) < 20.01 and max(angles) > 10

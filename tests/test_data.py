@@ -20,7 +20,7 @@ from medseg.testing import phantoms
 SPLITS = sorted((presets.folder() / "splits").glob("*.json"))
 groupings = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.sampled_from("uvwxyz"), max_size=40)
 shares = st.sampled_from([0.0, 0.1, 0.3, 0.6])
-STILL = AugmentSpec(scale=(1, 1), stretch=1, rotate=False, p_elastic=0)
+STILL = AugmentSpec(scale=(1, 1), stretch=1, rotate=0, p_elastic=0)
 
 
 # --- splits
@@ -222,7 +222,7 @@ def test_a_sample_holds_the_truth_of_every_head(sampler):
 
 def test_beyond_the_image_nothing_counts(tiny_training):
     labels = np.ones((20, 24), np.int32)
-    spec = tiny_training(augment={"scale": [1, 1], "stretch": 1, "rotate": False, "p_elastic": 0})
+    spec = tiny_training(augment={"scale": [1, 1], "stretch": 1, "rotate": 0, "p_elastic": 0})
     sample = Sampler(spec, (case_of(labels),))[0]
     counts = sample["0.weight"][0] > 0
     assert counts.sum() == 20 * 24  # the patch of 32 x 32 holds the whole image

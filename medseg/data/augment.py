@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, zoom
+from scipy.spatial.transform import Rotation
 
 from medseg.data.channels import mix_channels, tint
 from medseg.spec import AugmentSpec
@@ -63,12 +64,14 @@ def coordinates(
         grid = grid + elastic(rng, spec.elastic, patch)
     matrix = np.eye(ndim)
     if spec.rotate and ndim == 3 and max(spacing) < 1.5 * min(spacing):
-        matrix = random_rotation(rng)
+        matrix = random_rotation(rng, spec.rotate)
     elif spec.rotate and (plane := _plane(spacing)):
-        angle = rng.uniform(0, 2 * np.pi)
+        most = np.deg2rad(spec.rotate)
+        angle = rng.uniform(0, 2 * np.pi) if spec.rotate == 180 else rng.uniform(-most, most)
         c, s = np.cos(angle), np.sin(angle)
         matrix[np.ix_(plane, plane)] = [[c, -s], [s, c]]
-    matrix = matrix @ np.diag(rng.choice([-1.0, 1.0], ndim)) @ np.diag(1 / (factor * stretch))
+    sides = rng.choice([-1.0, 1.0], ndim) if spec.flip else np.ones(ndim)
+    matrix = matrix @ np.diag(sides) @ np.diag(1 / (factor * stretch))
     coords = np.tensordot(matrix, grid, axes=1) + centre.reshape(-1, *[1] * ndim)
     return coords, factor
 
@@ -81,10 +84,14 @@ def _plane(spacing: tuple[float, ...]) -> tuple[int, int] | None:
     return None
 
 
-def random_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Uniform rotation in space (QR of a Gaussian matrix)."""
-    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
-    return np.asarray(q * np.sign(np.diag(r)))
+def random_rotation(rng: np.random.Generator, degrees: float = 180) -> NDArray[np.float64]:
+    """Any rotation in space, mirrored or not (QR of a Gaussian matrix), or one of up to so many degrees about any axis."""
+    if degrees == 180:
+        q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+        return np.asarray(q * np.sign(np.diag(r)))
+    axis = rng.normal(size=3)
+    turn = np.deg2rad(rng.uniform(0, degrees))
+    return Rotation.from_rotvec(turn * axis / np.linalg.norm(axis)).as_matrix()
 
 
 def elastic(rng: np.random.Generator, size: float, patch: tuple[int, ...]) -> NDArray[np.float64]:

@@ -80,7 +80,13 @@ class AugmentSpec(Spec):
         description="range of the median diameter that an image's objects are zoomed to, in voxels; replaces scale",
     )
     stretch: float = Field(default=1.2, ge=1, description="extra zoom of single axes, up to this factor")
-    rotate: bool = Field(default=True, description="any in-plane angle; 3-D stays about z when voxels are anisotropic")
+    rotate: float = Field(
+        default=180,
+        ge=0,
+        le=180,
+        description="largest turn in degrees; in 3-D about any axis, but only in plane where voxels are anisotropic",
+    )
+    flip: bool = Field(default=True, description="mirror along any axis; not where left and right tell objects apart")
     elastic: float = Field(default=4.0, ge=0, description="largest elastic shift in voxels")
     p_elastic: float = Field(default=0.3, ge=0, le=1)
     p_invert: float = Field(default=0.1, ge=0, le=1)
