@@ -137,11 +137,10 @@ def test_a_patch_larger_than_the_image_in_one_axis_is_fine():
 
 @pytest.mark.parametrize("shape", [(33, 41), (21, 25, 29)])
 def test_a_turn_is_no_larger_than_asked_and_nothing_is_mirrored(shape):
-    labels = np.zeros(shape, np.int32)
     spec = STILL.model_copy(update={"rotate": 20.0, "flip": False})
     angles = []
     for seed in range(30):
-        coords, factor = coordinates(
+        coords, _ = coordinates(
             np.random.default_rng(seed), spec, (np.array(shape) - 1) / 2, shape, shape, (1.0,) * len(shape)
         )
         middle = tuple(n // 2 for n in shape)
