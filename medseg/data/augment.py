@@ -91,7 +91,7 @@ def random_rotation(rng: np.random.Generator, degrees: float = 180) -> NDArray[n
         return np.asarray(q * np.sign(np.diag(r)))
     axis = rng.normal(size=3)
     turn = np.deg2rad(rng.uniform(0, degrees))
-    return Rotation.from_rotvec(turn * axis / np.linalg.norm(axis)).as_matrix()
+    return np.asarray(Rotation.from_rotvec(turn * axis / np.linalg.norm(axis)).as_matrix())
 
 
 def elastic(rng: np.random.Generator, size: float, patch: tuple[int, ...]) -> NDArray[np.float64]:
