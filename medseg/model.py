@@ -186,9 +186,20 @@ def read_header(path: str | Path) -> ModelSpec:
     if version > SPEC_VERSION:
         raise ModelError(f"{path.name}: was written by a newer medseg (spec {version}); upgrade medseg")
     try:
-        return parse(ModelSpec, about, path.name)
+        return parse(ModelSpec, _upgraded(about, version), path.name)
     except SpecError as error:
         raise ModelError(f"{error}; get the file again or upgrade medseg") from None
+
+
+def _upgraded(about: dict[str, Any], version: int) -> dict[str, Any]:
+    """A header of an older version in the words of today; what is wrong with it is left for the spec to say."""
+    if version < 2 and isinstance(about.get("heads"), list):
+        rest = [dict(h) if isinstance(h, dict) else h for h in about["heads"]]
+        pairs = [h.pop("calibration", None) for h in rest if isinstance(h, dict)]
+        about = about | {"heads": rest, "spec_version": SPEC_VERSION}
+        if pairs and isinstance(pairs[0], list) and len(pairs[0]) == 2:
+            about["calibration"] = {"score": pairs[0][0], "offset": pairs[0][1]}
+    return about
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:

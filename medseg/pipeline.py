@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import medseg
 from medseg import heads, io, preprocess, sizing
+from medseg.calibration import calibrated
 from medseg.candidates import Candidates
 from medseg.errors import InputError, ModelError
 from medseg.image import Image
@@ -122,10 +123,13 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
         yield Region(core, view)
     labels, scores, classes = mosaic.finish()
     kept = usual(labels, model.spec.min_share, classes)
-    doubtful = int((kept & (scores < least)).sum())
+    labels, scores, classes = taken(labels, kept), scores[kept], classes[kept]
+    voxels = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:] * np.prod(plan.factor)
+    scores = calibrated(scores, voxels, plan.model_spacing, model.spec.calibration)
+    kept = scores >= least
+    doubtful = int((~kept).sum())
     if doubtful and options.min_score is None:
         notes += (f"{doubtful} doubtful instances with a score below {least:g} are left out; --min-score 0 keeps them",)
-    kept &= scores >= least
     labels, scores, classes = taken(labels, kept), scores[kept], classes[kept]
     if len(scores) >= 10 and np.median(scores) < 0.5:
         notes += (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from medseg import heads, preprocess
+from medseg.calibration import calibrated
 from medseg.image import Image
 from medseg.model import Model
 from medseg.ops.labels import across, usual_size
@@ -42,8 +43,9 @@ def _diameter(image: Image, model: Model, zoom: float) -> float:
     if min(array.shape[-2:]) < 8:
         return 0.0
     found = heads.make(model.spec.heads[0]).decode(model.maps(array)[0], plan.model_spacing)
-    sure = found.scores >= model.spec.min_score
-    size = np.array([mask.sum() for mask in found.masks], dtype=float)[sure]
+    size = np.array([mask.sum() for mask in found.masks], dtype=float)
+    scores = calibrated(found.scores, size, plan.model_spacing, model.spec.calibration)
+    size = size[scores >= model.spec.min_score]
     if not size.size:
         return 0.0
     seen = float(across(usual_size(size), plan.model_spacing))

@@ -74,12 +74,6 @@ def test_a_probability_must_exceed_the_threshold():
     assert decode(SemanticSpec(min_voxels=1, threshold=0.4), maps)[0].tolist() == [[0, 1, 1]]
 
 
-def test_calibration_is_the_logistic_of_the_raw_score():
-    raw = logit([[[0.8]]])
-    _, scores = decode(SemanticSpec(min_voxels=1, calibration=(2.0, -1.0)), raw)
-    assert scores == pytest.approx(1 / (1 + np.exp(-(2 * np.log(4) - 1))), abs=1e-6)
-
-
 # --- watershed
 
 

@@ -18,7 +18,9 @@ from medseg import presets
 from medseg.errors import DeviceError, MissingError, ModelError, SpecError
 from medseg.model import Model, choose_device, find, read_header, save_model
 from medseg.nets.net import Net
-from medseg.spec import ModelSpec, NetSpec, OffsetSpec, PreprocessSpec, SemanticSpec
+from medseg.spec import SPEC_VERSION, ModelSpec, NetSpec, OffsetSpec, PreprocessSpec, SemanticSpec
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def spec_of(**changes):
@@ -30,7 +32,7 @@ def spec_of(**changes):
         "target": "cell",
         "net": NetSpec(filters=(4, 8, 8)),
         "preprocess": PreprocessSpec(),
-        "heads": (OffsetSpec(threshold=0.4, calibration=(1.2, -0.3)),),
+        "heads": (OffsetSpec(threshold=0.4),),
     }
     return ModelSpec.model_validate(settings | changes)
 
@@ -133,6 +135,17 @@ def test_other_files_are_refused(tmp_path, data):
 def test_metadata_that_is_not_ours_is_refused(tmp_path, about):
     with pytest.raises(ModelError, match=r"odd\.safetensors"):
         read_header(with_header(tmp_path / "odd.safetensors", about))
+
+
+def test_a_file_of_the_first_version_reads_as_one_of_today(tmp_path):
+    old = json.loads((GOLDEN / "model-v1.json").read_text(encoding="utf-8"))
+    spec = read_header(with_header(tmp_path / "old.safetensors", old))
+    slope, intercept = old["heads"][0]["calibration"]
+    assert (spec.calibration.score, spec.calibration.offset) == (slope, intercept)
+    assert (spec.calibration.size, spec.calibration.image, spec.calibration.diameter) == (0, 0, 0)
+    assert spec.spec_version == SPEC_VERSION
+    assert spec.heads[0].threshold == old["heads"][0]["threshold"]
+    assert read_header(with_header(tmp_path / "new.safetensors", json.loads(spec.model_dump_json()))) == spec
 
 
 def test_a_newer_file_says_so(tmp_path):

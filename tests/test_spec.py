@@ -59,7 +59,7 @@ def test_shipped_models_came_from_the_committed_config(name: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(HEAD_SPECS))
 def test_head_specs_survive_json_through_a_model_header(kind: str) -> None:
-    head = HEAD_SPECS[kind](min_voxels=7, calibration=(1.5, -0.25))
+    head = HEAD_SPECS[kind](min_voxels=7)
     spec = _model(heads=(head,))
     again = ModelSpec.model_validate(json.loads(spec.model_dump_json()))
     assert again == spec and type(again.heads[0]) is HEAD_SPECS[kind]

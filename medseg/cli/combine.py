@@ -18,7 +18,7 @@ def _learned(header: ModelSpec) -> tuple[object, ...]:
     """What members of an ensemble must have in common: what their maps mean, and what they may have seen."""
     from medseg import heads
 
-    chosen = {*heads.make(header.heads[0]).tunable, "calibration", "min_voxels"}
+    chosen = {*heads.make(header.heads[0]).tunable, "min_voxels"}
     told = [header.training.get(k) for k in ("split", "fold", "sources")]
     return header.heads[0].model_dump_json(exclude=chosen), header.classes, told
 

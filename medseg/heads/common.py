@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from medseg.candidates import Candidates
-from medseg.spec import HeadBase
 
 # The logit that stands for certainty in perfect maps; expit(12) = 0.999994.
 SURE = np.float32(12.0)
@@ -56,15 +55,6 @@ def mean_per_label(values: NDArray[np.float32], labels: NDArray[np.int32]) -> ND
     return total / np.maximum(np.bincount(labels.ravel()), 1)
 
 
-def scored(
-    labels: NDArray[np.int32], raw: NDArray[np.float64], spec: HeadBase, classes: NDArray[np.int32] | None = None
-) -> Candidates:
-    """Candidates with scores in 0..1, calibrated where the spec holds a calibration fitted on the tune split.
-
-    ``raw`` is indexed by label, 0 unused.
-    """
-    score = raw[1:]
-    if spec.calibration is not None:
-        slope, intercept = spec.calibration
-        score = expit(slope * logit(np.clip(score, 1e-4, 1 - 1e-4)) + intercept)
-    return Candidates.from_labels(labels, scores=score.astype(np.float32), classes=classes)
+def scored(labels: NDArray[np.int32], raw: NDArray[np.float64]) -> Candidates:
+    """Candidates with raw scores in 0..1, which the model's calibration makes chances of; ``raw`` is indexed by label, 0 unused."""
+    return Candidates.from_labels(labels, scores=raw[1:].astype(np.float32))

@@ -86,7 +86,7 @@ class EmbeddingHead:
             min_voxels=s.min_voxels,
         )
         fit = mean_per_label(probability(maps[-1]), grown.labels) * mean_per_label(grown.phi, grown.labels)
-        return scored(grown.labels, fit, s)
+        return scored(grown.labels, fit)
 
     def mirror(self, maps: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
         """Turned over, vectors along the axis with the other sign."""

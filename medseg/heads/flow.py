@@ -57,7 +57,7 @@ class FlowHead:
             p, foreground, ends, relative(spacing), blur=s.blur, votes=s.votes, separation=s.separation
         )
         kept = components.largest_pieces(labels, s.min_voxels)
-        return scored(kept, mean_per_label(p, kept) * agreement(kept, miss, relative(spacing)), s)
+        return scored(kept, mean_per_label(p, kept) * agreement(kept, miss, relative(spacing)))
 
     def mirror(self, maps: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
         """Turned over, vectors along the axis with the other sign."""

@@ -40,7 +40,7 @@ class SemanticHead:
         """Components of the thresholded probability; the score is its mean."""
         p = probability(maps[0])
         labels = components.largest_pieces(components.label(p > self.spec.threshold), self.spec.min_voxels)
-        return scored(labels, mean_per_label(p, labels), self.spec)
+        return scored(labels, mean_per_label(p, labels))
 
     def mirror(self, maps: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
         """Turned over."""

@@ -81,7 +81,7 @@ class StarHead:
         number = np.zeros(int(kept.max(initial=0)) + 1, dtype=np.int64)  # of the star, index = label
         number[kept.ravel()] = labels.ravel()
         raw = np.concatenate([[0.0], score.astype(np.float64)])[number]
-        return scored(kept, raw, s)
+        return scored(kept, raw)
 
     def mirror(self, maps: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
         """Turned over, and every ray's length from the ray that points where it would; in 3-D from the nearest to it."""

@@ -53,7 +53,7 @@ class WatershedHead:
         flooded = watershed(-distance, markers=cores, mask=foreground)  # type: ignore[no-untyped-call]
         labels = flooded.astype(np.int32)
         labels = components.largest_pieces(labels, self.spec.min_voxels)
-        return scored(labels, mean_per_label(p, labels), self.spec)
+        return scored(labels, mean_per_label(p, labels))
 
     def mirror(self, maps: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
         """Turned over."""

@@ -17,7 +17,7 @@ from medseg.spec.heads import (
     StarSpec,
     WatershedSpec,
 )
-from medseg.spec.model import SPEC_VERSION, ModelSpec, RunSpec, ScoreSpec
+from medseg.spec.model import SPEC_VERSION, CalibrationSpec, ModelSpec, RunSpec, ScoreSpec
 from medseg.spec.net import NetSpec, PreprocessSpec
 from medseg.spec.training import AugmentSpec, DataSpec, SourceSpec, SplitSource, SplitSpec, TrainSpec
 
@@ -36,6 +36,7 @@ __all__ = [
     "PreprocessSpec",
     "RunSpec",
     "SPEC_VERSION",
+    "CalibrationSpec",
     "ScoreSpec",
     "SemanticSpec",
     "SourceSpec",

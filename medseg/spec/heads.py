@@ -19,9 +19,6 @@ class HeadBase(Spec):
     kind: str
     classes: int = Field(default=1, ge=1, description="classes that instances are told apart into")
     min_voxels: int = Field(default=15, ge=1, description="instances smaller than this many voxels are dropped")
-    calibration: tuple[float, float] | None = Field(
-        default=None, description="(slope, intercept) of the logistic that turns a raw score into a probability"
-    )
 
 
 class SemanticSpec(HeadBase):

@@ -10,7 +10,7 @@ from medseg.spec.base import Spec
 from medseg.spec.heads import HeadSpec
 from medseg.spec.net import NetSpec, PreprocessSpec
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2  # 2: the calibration belongs to the model, not to the head
 
 
 class ScoreSpec(Spec):
@@ -22,6 +22,16 @@ class ScoreSpec(Spec):
     averaging: Literal["pooled", "image mean"]
     value: float
     images: int
+
+
+class CalibrationSpec(Spec):
+    """Weights of the logistic that makes a chance of a raw score; see `medseg.calibration`."""
+
+    score: float = Field(description="of the logit of the instance's raw score")
+    size: float = Field(default=0.0, description="of the log of its size beside the image's usual one, if smaller")
+    image: float = Field(default=0.0, description="of the logit of the image's median raw score")
+    diameter: float = Field(default=0.0, description="of the log of the image's usual diameter, in the model's voxels")
+    offset: float = 0.0
 
 
 class ModelSpec(Spec):
@@ -41,6 +51,9 @@ class ModelSpec(Spec):
     members: int = Field(default=1, ge=1, description="networks whose maps are averaged (an ensemble)")
     mirrors: bool = Field(
         default=False, description="average over the image and its mirror images too; four times the work"
+    )
+    calibration: CalibrationSpec | None = Field(
+        default=None, description="what makes chances of raw scores; none: scores stay raw"
     )
     min_score: float = Field(
         default=0.0, ge=0, le=1, description="instances with a lower score are left out, unless asked for"

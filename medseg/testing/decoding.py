@@ -274,17 +274,3 @@ class DecodeContract:
         np.testing.assert_array_equal(one.boxes, two.boxes)
         np.testing.assert_array_equal(one.scores, two.scores)
         assert all(np.array_equal(a, b) for a, b in zip(one.masks, two.masks, strict=True))
-
-    def test_calibration_keeps_objects_and_their_order(self) -> None:
-        field, raw, calibrated = FIELDS["2-D"], [], []
-        for amount in (0.05, 0.5, 2.0, 5.0, 10.0):
-            maps = self.noisy(field, amount)
-            plain = self.changed(calibration=None).decode(maps, field.spacing)
-            other = self.changed(calibration=(0.7, -1.5)).decode(maps, field.spacing)
-            np.testing.assert_array_equal(plain.boxes, other.boxes)
-            raw += plain.scores.tolist()
-            calibrated += other.scores.tolist()
-        order = np.argsort(raw)
-        assert (np.diff(np.array(calibrated)[order]) >= -1e-6).all()
-        assert ((np.array(calibrated) >= 0) & (np.array(calibrated) <= 1)).all()
-        assert not np.allclose(raw, calibrated, atol=0.01)

@@ -163,7 +163,7 @@ def fingerprint(spec: TrainSpec, recipe: int = RECIPE) -> str:
     data["train"] = {s.name: stems[s.name]["train"] for s in spec.data.sources}
     for told, head in zip(data["heads"], spec.heads, strict=True):
         told["kind"] = head.kind  # each spec's own default
-        for name in (*heads.make(head).tunable, "calibration", "min_voxels"):
+        for name in (*heads.make(head).tunable, "min_voxels"):
             told.pop(name, None)
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 

@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit, logit
 from torch import Tensor
 
 from medseg import heads, io
+from medseg.calibration import calibrated, features, fit
 from medseg.data.cases import Case, find, load_cases
 from medseg.errors import TrainingError
 from medseg.metrics import Counts, Overlap, excused, match, overlap, summarise
 from medseg.model import Model, save_model
 from medseg.ops.labels import dense, taken, usual
-from medseg.spec import HeadBase, ModelSpec, TrainSpec
+from medseg.spec import CalibrationSpec, HeadBase, ModelSpec, TrainSpec
 from medseg.train.evaluate import score_cases
 from medseg.train.loop import RECIPE, fingerprint
 
@@ -88,13 +87,17 @@ def finish(
         yield f"tune: {choice.spec.kind} mean AP {choice.score:.3f} with {_settings(choice)}"
     best = max(choices, key=lambda c: c.score)
     chosen = [m[best.index] for m in maps]
-    head = calibrate(best.spec, cases, chosen, best.share)
-    least = cutoff(head, cases, chosen, best.share)
-    yield f"kept: {head.kind}, calibration {head.calibration}, instances with a score of {least:g} or more"
+    head = best.spec
+    found = [_found(head, case, one, best.share) for case, one in zip(cases, chosen, strict=True)]
+    trust = calibrate(cases, found)
+    least = cutoff(cases, found, trust)
+    yield f"kept: {head.kind}, {_told(trust)}, instances with a score of {least:g} or more"
     kept = {k: v for k, v in weights.items() if ".heads." not in f".{k}"}
     own = f"heads.{best.index}."
     kept |= {k.replace(own, "heads.0.", 1): v for k, v in weights.items() if f".{own}" in f".{k}"}
-    final = plain.model_copy(update={"heads": (head,), "min_score": least, "min_share": best.share})
+    final = plain.model_copy(
+        update={"heads": (head,), "calibration": trust, "min_score": least, "min_share": best.share}
+    )
     told: dict[str, Any] = {"tune_ap_by_head": {c.spec.kind: round(c.score, 4) for c in choices}}
     if cpu_seconds:
         told["cpu_seconds"] = round(cpu_seconds + time.process_time() - started)
@@ -137,45 +140,34 @@ def choose(head: HeadBase, index: int, cases: tuple[Case, ...], maps: list[NDArr
     return best
 
 
-def cutoff(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]], share: float) -> float:
+def cutoff(cases: tuple[Case, ...], found: list[_Found], trust: CalibrationSpec | None) -> float:
     """Score from which instances are kept: the one with the highest mean AP on tune."""
-    found = [_found(head, case, one, share) for case, one in zip(cases, maps, strict=True)]
+    chances = [calibrated(f.scores, f.voxels, c.spacing, trust) for c, f in zip(cases, found, strict=True)]
     values = np.arange(0, 0.65, 0.05)
-    scores = [_mean_ap(cases, [taken(labels, s >= value) for labels, s in found]) for value in values]
+    scores = [
+        _mean_ap(cases, [taken(f.labels, p >= value) for f, p in zip(found, chances, strict=True)]) for value in values
+    ]
     return round(float(values[int(np.argmax(scores))]), 2)
 
 
-def calibrate(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]], share: float) -> HeadBase:
-    """Fit the logistic that turns a raw score into the chance of IoU >= .5 (Platt 1999); sources weigh the same."""
-    raw, hit, weight = [], [], []
-    for case, one in zip(cases, maps, strict=True):
-        labels, scores = _found(head.model_copy(update={"calibration": None}), case, one, share)
-        table = _overlap(case, labels)
+def calibrate(cases: tuple[Case, ...], found: list[_Found]) -> CalibrationSpec | None:
+    """Fit what turns raw scores into the chance of IoU >= .5; sources weigh the same."""
+    rows, right, weight = [], [], []
+    for case, one in zip(cases, found, strict=True):
+        table = _overlap(case, one.labels)
         _, partner = match(table)
-        ok = np.zeros(len(scores), dtype=bool)
+        ok = np.zeros(len(one.scores), dtype=bool)
         ok[partner[partner >= 0]] = True
         counts = ok | ~excused(table)  # what lies where nobody annotated is neither right nor wrong
-        raw.append(scores[counts])
-        hit.append(ok[counts])
+        rows.append(features(one.scores, one.voxels, case.spacing)[counts])
+        right.append(ok[counts])
         per_source = sum(len(c.centres) + 1 for c in cases if c.source == case.source)
         weight.append(np.full(int(counts.sum()), 1 / per_source))
-    x = logit(np.clip(np.concatenate(raw).astype(float), 1e-4, 1 - 1e-4))
-    y, w = np.concatenate(hit), np.concatenate(weight)
-    if len(y) < 20 or y.all() or not y.any():
-        return head
-
-    def loss(ab: NDArray[np.float64]) -> float:
-        p = np.clip(expit(ab[0] * x + ab[1]), 1e-6, 1 - 1e-6)
-        return float(-(w * np.where(y, np.log(p), np.log(1 - p))).sum() / w.sum() + 1e-4 * (ab[0] - 1) ** 2)
-
-    slope, intercept = minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead").x
-    if slope <= 0:  # a score that is lower for right instances tells nothing; turning it over would tell less
-        return head
-    return head.model_copy(update={"calibration": (round(float(slope), 4), round(float(intercept), 4))})
+    return fit(np.concatenate(rows), np.concatenate(right), np.concatenate(weight))
 
 
 def _score(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]], share: float) -> float:
-    return _mean_ap(cases, [_found(head, case, one, share)[0] for case, one in zip(cases, maps, strict=True)])
+    return _mean_ap(cases, [_found(head, case, one, share).labels for case, one in zip(cases, maps, strict=True)])
 
 
 def _mean_ap(cases: tuple[Case, ...], found: list[NDArray[np.int32]]) -> float:
@@ -188,14 +180,21 @@ def _mean_ap(cases: tuple[Case, ...], found: list[NDArray[np.int32]]) -> float:
     return float(np.mean([[c.ap for c in counts] for counts in total.values()]))
 
 
-def _found(
-    head: HeadBase, case: Case, maps: NDArray[np.float32], share: float
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Labels 1 to N of what a head finds in a case, without what is too small beside the rest, and scores (N,)."""
+@dataclass(frozen=True)
+class _Found:
+    """What a head finds in a case, without what is too small beside the rest: labels 1 to N, raw scores and voxels (N,)."""
+
+    labels: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    voxels: NDArray[np.int64]
+
+
+def _found(head: HeadBase, case: Case, maps: NDArray[np.float32], share: float) -> _Found:
     found = heads.make(head).decode(maps, case.spacing)
     ids, labels = dense(found.paint(order="index")[0])
     kept = usual(labels, share)
-    return taken(labels, kept), found.scores[ids - 1][kept]
+    labels, scores = taken(labels, kept), found.scores[ids - 1][kept]
+    return _Found(labels, scores, np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:])
 
 
 def _overlap(case: Case, labels: NDArray[np.int32]) -> Overlap:
@@ -246,3 +245,9 @@ def _model_spec(spec: TrainSpec, head_specs: tuple[HeadBase, ...]) -> ModelSpec:
         },
         revision=fingerprint(spec)[:12],
     )
+
+
+def _told(trust: CalibrationSpec | None) -> str:
+    if trust is None:
+        return "raw scores"
+    return "calibration " + " ".join(f"{k} {v:g}" for k, v in trust.model_dump().items())
