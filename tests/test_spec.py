@@ -29,7 +29,7 @@ RECIPES = sorted((presets.folder() / "splits").glob("*.yaml"))
 def test_shipped_training_configs_are_valid_and_their_splits_exist(path: Path) -> None:
     spec = load_yaml(TrainSpec, path)
     assert spec.name == path.stem
-    split = read_split(spec.data.split)
+    split = read_split(spec.data.split, spec.data.fold)
     for source in spec.data.sources:
         parts = split[source.name]
         assert (

@@ -42,7 +42,12 @@ def evaluate(
         float | None, typer.Option(min=0, help="For boundary F and NSD, in --unit (pixels if the spacing is unknown).")
     ] = None,
     by_size: Annotated[bool, typer.Option("--by-size", help="Every count also by size of the objects.")] = False,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Score this model instead of label files.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help="Score this model instead of label files; one for each fold, and they are pooled."
+        ),
+    ] = None,
     config: Annotated[
         str | None, typer.Option(help="With --model: training config that names data and split file.")
     ] = None,
@@ -65,10 +70,10 @@ def evaluate(
     from medseg.cli.scoring import Settings
     from medseg.metrics import summarise
 
-    if (model is None) == (prediction is None) or (prediction is None) != (truth is None):
+    if (not model) == (prediction is None) or (prediction is None) != (truth is None):
         raise typer.BadParameter("give either PREDICTION and TRUTH, or --model")
     of_models = bool(config or source) or split is not None or fold is not None or device != "auto"
-    _check_usage(model is not None, of_models, images is not None, html is not None, unit)
+    _check_usage(bool(model), of_models, images is not None, html is not None, unit)
     split = split or "val"
     groups = _groups(metrics, html is not None)
     size = numbers(spacing, "--spacing")
@@ -84,9 +89,15 @@ def evaluate(
         pictures = _pictures(found, settings, images)
         _check_images(images, found)
     else:
-        cases = _model_scores(
-            str(model), config or str(model), (split, fold, tuple(source or ())), (device, groups, tolerance, unit)
-        )
+        names = tuple(model or ())
+        asked = [(name, fold) for name in names] if len(names) == 1 else _folds(names, fold)
+        cases = [
+            case
+            for name, one in asked
+            for case in _model_scores(
+                name, config or name, (split, one, tuple(source or ())), (device, groups, tolerance, unit)
+            )
+        ]
     for line in faults:
         say(f"medseg: error: {line}")
     if not cases:
@@ -149,6 +160,22 @@ def _image_name(pair: Pair) -> str:
     from medseg import io
 
     return pair.name if isinstance(pair.prediction, Path) else io.stem(pair.prediction.name)
+
+
+def _folds(names: tuple[str, ...], fold: int | None) -> list[tuple[str, int]]:
+    """Which fold each of several models was trained on, so that each is scored on what it has not seen."""
+    from medseg.errors import ModelError
+    from medseg.model import find, read_header
+
+    if fold is not None:
+        raise typer.BadParameter("goes with one --model; of several, each knows its fold", param_hint="--fold")
+    told = [read_header(find(name)).training.get("fold") for name in names]
+    if None in told or len(set(told)) < len(told):
+        what = ", ".join("no fold" if f is None else f"fold {f}" for f in told)
+        raise ModelError(
+            f"{', '.join(names)}: were trained on {what}; several models are pooled only over different folds"
+        )
+    return [(name, int(str(f))) for name, f in zip(names, told, strict=True)]
 
 
 def _model_scores(

@@ -86,6 +86,16 @@ def test_folds_are_split_and_trained(medseg, config, tmp_path):
     both = [model, tmp_path / "run0" / "tiny.safetensors"]
     result = medseg("combine", *both, "--config", config, "-o", tmp_path / "both.safetensors")
     assert result.code == 2 and "scored on what another has learned" in result.err
+    named = [word for path in both for word in ("--model", path)]
+    result = medseg("evaluate", *named, "--config", config, "--json", "--device", "cpu")
+    cases = [r["case"] for r in json.loads(result.out) if "case" in r]
+    assert result.code == 0 and {*cases} == {"p0", "p1", "p2", "p3"}
+    per_case = len([r for r in json.loads(result.out) if r.get("case") == "p0"])
+    assert len(cases) == 4 * per_case  # each once, by the model that has not seen it
+    result = medseg("evaluate", "--model", model, "--model", model, "--config", config)
+    assert result.code == 2 and "different folds" in result.err
+    result = medseg("evaluate", *named, "--config", config, "--fold", 1)
+    assert result.code == 2 and "--fold" in result.err
 
 
 def test_an_instance_without_a_class_ends_no_training(medseg, config, tmp_path):
