@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from medseg import presets
 from medseg.data.cases import Case, centres, data_root, find, load_cases, read_split
 from medseg.data.sampling import Sampler
-from medseg.data.split import make_split, split_groups, touching_crops
+from medseg.data.split import make_folds, make_split, split_groups, touching_crops
 from medseg.errors import InputError, MissingError, SpecError
 from medseg.spec import AugmentSpec, PreprocessSpec, SourceSpec, SplitSpec, load_yaml
 from medseg.testing import phantoms
@@ -96,12 +96,19 @@ def test_crops_are_found_whatever_their_range_of_values(scale):
     assert set(touching_crops(dim).values()) == {"0"}
 
 
+def committed(path):
+    """The splits in a file, one for each fold."""
+    folds = json.loads(path.read_text()).get("folds")
+    return [read_split(path.name, k) for k in range(len(folds))] if folds else [read_split(path.name)]
+
+
 @pytest.mark.parametrize("path", SPLITS, ids=lambda p: p.stem)
 def test_committed_splits_are_disjoint(path):
     assert (path.parent / json.loads(path.read_text())["recipe"]).is_file()
-    for parts in read_split(path.name).values():
-        stems = [stem for part in parts.values() for stem in part]
-        assert parts["train"] and len(stems) == len(set(stems))
+    for split in committed(path):
+        for parts in split.values():
+            stems = [stem for part in parts.values() for stem in part]
+            assert parts["train"] and len(stems) == len(set(stems))
 
 
 @pytest.mark.parametrize("path", SPLITS, ids=lambda p: p.stem)
@@ -110,7 +117,7 @@ def test_committed_splits_follow_their_recipe(path, real_data):
     missing = [s.images for s in recipe.sources if not (real_data / s.images).is_dir()]
     if missing:
         pytest.skip(f"no {missing[0]} in {real_data}")
-    assert make_split(recipe) == read_split(path.name)
+    assert committed(path) == (make_folds(recipe) if recipe.folds else [make_split(recipe)])
 
 
 def test_a_recipe_names_what_it_misses(tmp_path, monkeypatch):
