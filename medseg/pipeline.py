@@ -124,8 +124,8 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
     labels, scores, classes = mosaic.finish()
     kept = usual(labels, model.spec.min_share, classes)
     labels, scores, classes = taken(labels, kept), scores[kept], classes[kept]
-    voxels = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:] * np.prod(plan.factor)
-    scores = calibrated(scores, voxels, plan.model_spacing, model.spec.calibration)
+    voxels = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:]
+    scores = calibrated(scores, voxels, model.spec.calibration)
     kept = scores >= least
     doubtful = int((~kept).sum())
     if doubtful and options.min_score is None:

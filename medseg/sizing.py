@@ -44,7 +44,7 @@ def _diameter(image: Image, model: Model, zoom: float) -> float:
         return 0.0
     found = heads.make(model.spec.heads[0]).decode(model.maps(array)[0], plan.model_spacing)
     size = np.array([mask.sum() for mask in found.masks], dtype=float)
-    scores = calibrated(found.scores, size, plan.model_spacing, model.spec.calibration)
+    scores = calibrated(found.scores, size, model.spec.calibration)
     size = size[scores >= model.spec.min_score]
     if not size.size:
         return 0.0

@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 from medseg.calibration import calibrated, features, fit
 from medseg.spec import CalibrationSpec
 
-TRUE = np.array([1.2, 0.8, 0.9, -0.6, 0.4])
+TRUE = np.array([1.2, 0.8, 0.9, -1.6])
 
 
 def images(seed, count):
@@ -20,43 +20,43 @@ def images(seed, count):
         n = rng.integers(20, 60)
         scores = expit(rng.normal(rng.normal(1, 1), 1.5, n))
         voxels = rng.lognormal(np.log(rng.uniform(50, 3000)), 0.7, n)
-        one = features(scores, voxels, (1.0, 1.0))
+        one = features(scores, voxels)
         rows.append(one)
         right.append(rng.random(n) < expit(one @ TRUE))
     return np.concatenate(rows), np.concatenate(right)
 
 
 def test_features_by_hand():
-    rows = features(np.array([0.5, 0.9, 0.8]), np.array([25.0, 100.0, 100.0]) * np.pi, (0.5, 0.5))
+    rows = features(np.array([0.5, 0.9, 0.8]), np.array([25, 100, 100]))
     np.testing.assert_allclose(
         rows,
         [
-            [0, np.log(0.25), logit(0.8), np.log(20), 1],
-            [logit(0.9), 0, logit(0.8), np.log(20), 1],
-            [logit(0.8), 0, logit(0.8), np.log(20), 1],
+            [0, np.log(0.25), logit(0.8), 1],
+            [logit(0.9), 0, logit(0.8), 1],
+            [logit(0.8), 0, logit(0.8), 1],
         ],
         atol=1e-12,
     )
 
 
-def test_the_usual_diameter_counts_voxels_of_the_finest_axis():
-    rows = features(np.array([0.5]), np.array([1000.0]), (2.0, 1.0, 1.0))
-    assert rows[0, 3] == pytest.approx(np.log((1000 * 2 * 6 / np.pi) ** (1 / 3)))
+def test_an_image_seen_larger_is_as_sure():
+    scores, voxels = np.array([0.3, 0.9, 0.7]), np.array([20, 90, 400])
+    np.testing.assert_allclose(features(scores, voxels * 16), features(scores, voxels))
 
 
 def test_nothing_found_is_nothing_to_say():
-    assert calibrated(np.zeros(0), np.zeros(0), (1.0, 1.0), CalibrationSpec(score=1)).shape == (0,)
+    assert calibrated(np.zeros(0), np.zeros(0), CalibrationSpec(score=1)).shape == (0,)
 
 
 def test_without_a_calibration_scores_stay_raw():
-    assert calibrated(np.array([0.25, 1.0]), np.array([5, 5]), (1.0, 1.0), None).tolist() == [0.25, 1.0]
+    assert calibrated(np.array([0.25, 1.0]), np.array([5, 5]), None).tolist() == [0.25, 1.0]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.integers(0, 1000))
 def test_chances_are_finite_and_keep_the_order_of_equally_large_instances(scores, seed):
-    spec = CalibrationSpec(score=1.5, size=2, image=1, diameter=-3, offset=4)
+    spec = CalibrationSpec(score=1.5, size=2, image=1, offset=-4)
     given_, size = np.array(scores), np.full(len(scores), 1 + seed)
-    chances = calibrated(given_, size, (1.0, 1.0), spec)
+    chances = calibrated(given_, size, spec)
     assert ((chances >= 0) & (chances <= 1)).all()
     assert (np.diff(chances[np.argsort(given_)]) >= 0).all()
 

@@ -52,7 +52,12 @@ def evaluate(
         str | None, typer.Option(help="With --model: training config that names data and split file.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="With --model: val (if absent), tune or train.")] = None,
-    fold: Annotated[int | None, typer.Option(min=0, help="With --model: fold of the split file, from 0.")] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="With --model: fold of the split file, from 0 (if absent, that the model was trained on)."
+        ),
+    ] = None,
     source: Annotated[list[str] | None, typer.Option(help="With --model: only these data sets.")] = None,
     device: Annotated[str, typer.Option(help="With --model: auto, cpu, cuda or mps.")] = "auto",
     jobs: Annotated[int | None, typer.Option(min=1, help="Cases scored at a time, each in a process.")] = None,
@@ -90,10 +95,9 @@ def evaluate(
         _check_images(images, found)
     else:
         names = tuple(model or ())
-        asked = [(name, fold) for name in names] if len(names) == 1 else _folds(names, fold)
         cases = [
             case
-            for name, one in asked
+            for name, one in _folds(names, fold)
             for case in _model_scores(
                 name, config or name, (split, one, tuple(source or ())), (device, groups, tolerance, unit)
             )
@@ -162,20 +166,22 @@ def _image_name(pair: Pair) -> str:
     return pair.name if isinstance(pair.prediction, Path) else io.stem(pair.prediction.name)
 
 
-def _folds(names: tuple[str, ...], fold: int | None) -> list[tuple[str, int]]:
-    """Which fold each of several models was trained on, so that each is scored on what it has not seen."""
+def _folds(names: tuple[str, ...], fold: int | None) -> list[tuple[str, int | None]]:
+    """Models and the fold each was trained on, so that each is scored on what it has not seen."""
     from medseg.errors import ModelError
     from medseg.model import find, read_header
 
-    if fold is not None:
+    if fold is not None and len(names) > 1:
         raise typer.BadParameter("goes with one --model; of several, each knows its fold", param_hint="--fold")
-    told = [read_header(find(name)).training.get("fold") for name in names]
-    if None in told or len(set(told)) < len(told):
-        what = ", ".join("no fold" if f is None else f"fold {f}" for f in told)
+    folds = [read_header(find(name)).training.get("fold") for name in names]
+    if len(names) > 1 and (None in folds or len(set(folds)) < len(folds)):
+        told = ", ".join(f"{n}: {'no fold' if f is None else f'fold {f}'}" for n, f in zip(names, folds, strict=True))
+        raise ModelError(f"only models of different folds are pooled; these were trained on {told}")
+    if fold is not None and folds[0] not in (None, fold):
         raise ModelError(
-            f"{', '.join(names)}: were trained on {what}; several models are pooled only over different folds"
+            f"{names[0]}: was trained on fold {folds[0]} and has seen what fold {fold} holds back; leave --fold out"
         )
-    return [(name, int(str(f))) for name, f in zip(names, told, strict=True)]
+    return [(name, fold if own is None else own) for name, own in zip(names, folds, strict=True)]
 
 
 def _model_scores(

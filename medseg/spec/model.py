@@ -30,7 +30,6 @@ class CalibrationSpec(Spec):
     score: float = Field(description="of the logit of the instance's raw score")
     size: float = Field(default=0.0, description="of the log of its size beside the image's usual one, if smaller")
     image: float = Field(default=0.0, description="of the logit of the image's median raw score")
-    diameter: float = Field(default=0.0, description="of the log of the image's usual diameter, in the model's voxels")
     offset: float = 0.0
 
 

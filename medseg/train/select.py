@@ -142,7 +142,7 @@ def choose(head: HeadBase, index: int, cases: tuple[Case, ...], maps: list[NDArr
 
 def cutoff(cases: tuple[Case, ...], found: list[_Found], trust: CalibrationSpec | None) -> float:
     """Score from which instances are kept: the one with the highest mean AP on tune."""
-    chances = [calibrated(f.scores, f.voxels, c.spacing, trust) for c, f in zip(cases, found, strict=True)]
+    chances = [calibrated(f.scores, f.voxels, trust) for f in found]
     values = np.arange(0, 0.65, 0.05)
     scores = [
         _mean_ap(cases, [taken(f.labels, p >= value) for f, p in zip(found, chances, strict=True)]) for value in values
@@ -159,7 +159,7 @@ def calibrate(cases: tuple[Case, ...], found: list[_Found]) -> CalibrationSpec |
         ok = np.zeros(len(one.scores), dtype=bool)
         ok[partner[partner >= 0]] = True
         counts = ok | ~excused(table)  # what lies where nobody annotated is neither right nor wrong
-        rows.append(features(one.scores, one.voxels, case.spacing)[counts])
+        rows.append(features(one.scores, one.voxels)[counts])
         right.append(ok[counts])
         per_source = sum(len(c.centres) + 1 for c in cases if c.source == case.source)
         weight.append(np.full(int(counts.sum()), 1 / per_source))

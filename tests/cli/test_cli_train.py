@@ -76,7 +76,9 @@ def test_folds_are_split_and_trained(medseg, config, tmp_path):
     assert result.code == 0, result.err
     model = tmp_path / "run1" / "tiny.safetensors"
     assert read_header(model).training["fold"] == 1
-    result = medseg("evaluate", "--model", model, "--config", config, "--fold", 1, "--json", "--device", "cpu")
+    result = medseg("evaluate", "--model", model, "--config", config, "--fold", 0)
+    assert result.code == 2 and "trained on fold 1" in result.err
+    result = medseg("evaluate", "--model", model, "--config", config, "--json", "--device", "cpu")
     cases = {r["case"] for r in json.loads(result.out) if "case" in r}
     assert result.code == 0 and cases == set(
         json.loads((tmp_path / "folds.json").read_text())["folds"][1]["cells"]["val"]
