@@ -43,6 +43,14 @@ def largest_pieces(labels: NDArray[np.int32], min_voxels: int = 1) -> NDArray[np
     return new[parts]
 
 
+def largest_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected piece of a mask, full connectivity; of equal ones the first."""
+    parts = label(mask)
+    size = sizes(parts)
+    size[0] = 0
+    return np.asarray(parts == size.argmax()) if size.any() else mask
+
+
 def _components(array: NDArray[np.generic]) -> NDArray[np.int32]:
     array = np.require(array, requirements=["C", "W"])  # cc3d refuses read-only arrays, though it does not write
     out = cc3d.connected_components(array, connectivity=26 if array.ndim == 3 else 8, out_dtype=np.uint32)

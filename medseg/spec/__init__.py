@@ -17,6 +17,7 @@ from medseg.spec.heads import (
     StarSpec,
     WatershedSpec,
 )
+from medseg.spec.measure import MeasureSpec
 from medseg.spec.model import SPEC_VERSION, CalibrationSpec, ModelSpec, RunSpec, ScoreSpec
 from medseg.spec.net import NetSpec, PreprocessSpec
 from medseg.spec.training import AugmentSpec, DataSpec, SourceSpec, SplitSource, SplitSpec, TrainSpec
@@ -30,6 +31,7 @@ __all__ = [
     "HEAD_SPECS",
     "HeadBase",
     "HeadSpec",
+    "MeasureSpec",
     "ModelSpec",
     "NetSpec",
     "OffsetSpec",
