@@ -14,7 +14,21 @@ from typing import Annotated, Any
 import typer
 
 import medseg
-from medseg.cli import bench, combine, convert, demo, evaluate, info, models, segment, series, split, train
+from medseg.cli import (
+    bench,
+    combine,
+    convert,
+    demo,
+    evaluate,
+    info,
+    measure,
+    models,
+    segment,
+    separate,
+    series,
+    split,
+    train,
+)
 from medseg.cli.common import fault, say, why
 from medseg.errors import InputError, MedsegError, OutputError
 
@@ -26,6 +40,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("segment")(segment.segment)
+app.command("separate")(separate.separate)
+app.command("measure")(measure.measure)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)
 app.command("info")(info.info)

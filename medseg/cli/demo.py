@@ -17,7 +17,7 @@ def demo(
 ) -> int:
     """Segment the shipped sample images, score them against their shipped truth, and say what to try next."""
     from medseg import io, presets
-    from medseg.cli.segment import write
+    from medseg.export import save_case
     from medseg.metrics import match, overlap
     from medseg.model import Model
     from medseg.pipeline import default_model, segment
@@ -36,7 +36,7 @@ def demo(
         instances = segment(image, model=models[name], options=options)
         seconds = time.monotonic() - started
         truth = io.load_labels(path.with_name(path.name.replace(stem, f"{stem}_truth")))
-        write(instances, image, output, stem)
+        save_case(instances, image, output, stem)
         counts, _ = match(overlap(truth.labels, instances.labels), 0.5)
         rows.append([stem, name, len(instances), len(truth), f"{counts.ap:.2f}", f"{counts.f1:.2f}", f"{seconds:.1f}"])
     table("", ["image", "model", "found", "truth", "AP@.5", "F1", "seconds"], rows)

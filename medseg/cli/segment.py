@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medseg.cli.common import numbers, progress, results_folder, say, whole_numbers, why
+from medseg.cli.files import Files, Rules, finding, kinds
 from medseg.errors import MedsegError, MedsegWarning, OutputError, SpecError
 
 if TYPE_CHECKING:
@@ -58,16 +59,46 @@ def segment(
         float | None, typer.Option(min=1, help="Usual diameter of the objects in voxels, where the model estimates it.")
     ] = None,
     tile: Annotated[str | None, typer.Option(help="Largest network window in voxels, e.g. 512,512.")] = None,
+    threshold: Annotated[
+        str | None, typer.Option(help='A rule in place of a model: "SUV>4", "SUV>4, 41%", "HU>=200", ">p99", otsu.')
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="How a rule's foreground is cut: components, distance or intensity.")
+    ] = "distance",
+    min_volume: Annotated[
+        float, typer.Option(min=0, help="Smallest object of a rule in mm3 (mm2; voxels without spacing).")
+    ] = 0.0,
+    values: Annotated[
+        str, typer.Option(help="What the voxels of a file hold that does not say it: HU, SUVbw, SUVlbm, SUVbsa.")
+    ] = "auto",
+    save: Annotated[
+        str,
+        typer.Option(help="Files to write, of: labels, nifti, tiff, csv, parquet, overlay, report, seg, rtstruct, sr."),
+    ] = "labels,csv,overlay",
+    what: Annotated[
+        str | None,
+        typer.Option("--finding", help="What the objects are: a name such as nodule, or CODE:SCHEME:MEANING."),
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option("--finding-site", help="Where they are: a name such as lung, or CODE:SCHEME:MEANING.")
+    ] = None,
+    nodal: Annotated[
+        bool, typer.Option("--nodal", help="They are lymph nodes: RECIST measures the short axis.")
+    ] = False,
+    role: Annotated[str | None, typer.Option(help="Their role by RECIST: target, non-target or new.")] = None,
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="Leave out of DICOM files what the basic profile removes.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run although the model says it does not fit.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per case on standard output.")] = False,
 ) -> int:
-    """Find the individual instances in images.
+    """Find the individual instances in images, by a model or by a rule, and measure them.
 
     Writes STEM_labels (.nii.gz for volumes in NIfTI, NRRD, MHA or DICOM, .tif for microscope images),
-    STEM_instances.csv and STEM_overlay.png into the output folder. An image without instances is a normal result. For
-    research use only.
+    STEM_instances.csv and STEM_overlay.png into the output folder, and what else --save names. An image without
+    instances is a normal result. For research use only.
     """
-    from medseg.spec import RunSpec, parse
+    from medseg.spec import MeasureSpec, RunSpec, SeparateSpec, parse
 
     if unit not in ("mm", "um"):
         raise typer.BadParameter(f"{unit!r} is neither mm nor um", param_hint="--unit")
@@ -89,7 +120,21 @@ def segment(
     load |= {"series": series} if series else {}
     load |= {"regularize": True} if regularize else {}
     chosen = [int(c) if c.strip().isdecimal() else c.strip() for c in channels.split(",")] if channels else None
-    loaded = _Models(model, options)
+    files = Files(
+        kinds(save),
+        finding(what, site, nodal, role),
+        parse(MeasureSpec, {"values": values}, "--values"),
+        deidentify,
+    )
+    if threshold is None:
+        if method != "distance" or min_volume:
+            raise typer.BadParameter("belongs to --threshold, which is not given", param_hint="--method, --min-volume")
+        source: _Models | Rules = _Models(model, options)
+    else:
+        if model is not None:
+            raise typer.BadParameter("is a rule in place of a model; give one of the two", param_hint="--threshold")
+        spec = parse(SeparateSpec, {"method": method, "min_volume": min_volume}, "options")
+        source = Rules(threshold, spec, values)
     for one in inputs:
         if os.path.isdir(one) and os.path.isdir(output) and os.path.samefile(one, output):
             raise SpecError(f"--output {output} is also an input; choose another folder, or results become inputs")
@@ -97,9 +142,9 @@ def segment(
     with results_folder(output):
         paths = _expand(inputs, tell)
         if paths:
-            loaded.check()
+            source.check()
         with progress() as bar:
-            _each(paths, _Job(output, _Names(paths), load, chosen, loaded, options, bar), tell)
+            _each(paths, _Job(output, _Names(paths), load, chosen, source, files, options, bar), tell)
     return tell.code
 
 
@@ -111,7 +156,8 @@ class _Job:
     names: _Names
     load: dict[str, Any]
     channels: list[str | int] | None
-    models: _Models
+    source: _Models | Rules
+    files: Files
     options: RunSpec
     bar: Progress
 
@@ -145,22 +191,30 @@ def _one(path: Path, job: _Job) -> dict[str, Any]:
         image = io.load(path, **job.load)
         if job.channels is not None:
             image = image.select(job.channels)
-        model = job.models.for_image(image)
-        last = _run(image, model, job)
+        instances, drawn_by, notes = _found(image, job)
         name = job.names.of(path, image)
-        files = write(last.instances, image, job.output, name)
+        files = job.files.save(instances, image, job.output, name)
     said = [str(w.message) for w in caught if issubclass(w.category, MedsegWarning)]
     return {
         "case": name,
         "input": str(path),
-        "model": model.spec.name,
+        "model": drawn_by,
         "files": [str(f) for f in files],
-        "count": len(last.instances),
+        "count": len(instances),
         "unit": image.length_unit,
         "seconds": round(time.monotonic() - started, 3),
-        "warnings": list(dict.fromkeys([*said, *last.notes])),
+        "warnings": list(dict.fromkeys([*said, *notes])),
         "notes": [n for n in (image.source.notes if image.source else ()) if n not in said],
     }
+
+
+def _found(image: Image, job: _Job) -> tuple[Instances, str, tuple[str, ...]]:
+    """The instances of an image, what found them, and what it noted."""
+    if isinstance(job.source, Rules):
+        return job.source.apply(image), job.source.text, ()
+    model = job.source.for_image(image)
+    last = _run(image, model, job)
+    return last.instances, model.spec.name, last.notes
 
 
 def _run(image: Image, model: Model, job: _Job) -> Finished:
@@ -179,20 +233,6 @@ def _run(image: Image, model: Model, job: _Job) -> Finished:
         raise RuntimeError("a run ends with Finished")
     finally:
         job.bar.remove_task(task)
-
-
-def write(instances: Instances, image: Image, output: Path, stem: str) -> list[Path]:
-    """Write labels, table and overlay of one case and return their paths."""
-    from medseg import io
-    from medseg.io.overlay import save_overlay
-
-    source = image.source.format if image.source else "tiff"
-    ending = ".tif" if source in ("tiff", "png") else ".nii.gz"
-    labels, table, picture = (output / f"{stem}{e}" for e in (f"_labels{ending}", "_instances.csv", "_overlay.png"))
-    io.save_labels(instances, labels, like=image)
-    io.save_table(instances, table, image.length_unit)
-    save_overlay(image, instances, picture)
-    return [labels, table, picture]
 
 
 class _Models:

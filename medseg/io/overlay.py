@@ -49,8 +49,8 @@ def draw(image: Image, instances: Instances) -> NDArray[np.uint8]:
     low, high = np.percentile(rgb, [0.5, 99.8])
     rgb = np.clip((rgb - low) / max(float(high - low), 1e-6), 0, 1)
     labels = labels[shown]
-    edge = _inner_edge(labels, 2 if len(rows) >= 3 * grid.shape[-2] or len(columns) >= 3 * grid.shape[-1] else 1)
-    rgb[edge] = _colours(labels[edge])
+    edge = inner_edge(labels, 2 if len(rows) >= 3 * grid.shape[-2] or len(columns) >= 3 * grid.shape[-1] else 1)
+    rgb[edge] = colours(labels[edge])
     out: NDArray[np.uint8] = (rgb * 255).astype(np.uint8)
     return out
 
@@ -84,7 +84,7 @@ def _pixels(shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[NDArray
     return out[0], out[1]
 
 
-def _inner_edge(labels: NDArray[np.int32], width: int) -> NDArray[np.bool_]:
+def inner_edge(labels: NDArray[np.int32], width: int) -> NDArray[np.bool_]:
     """Pixels of an instance that have another label within ``width`` above, below, left or right."""
     other = np.zeros(labels.shape, dtype=bool)
     for d in range(1, width + 1):
@@ -94,7 +94,7 @@ def _inner_edge(labels: NDArray[np.int32], width: int) -> NDArray[np.bool_]:
     return other & (labels > 0)
 
 
-def _colours(ids: NDArray[np.int32]) -> NDArray[np.float32]:
+def colours(ids: NDArray[np.int32]) -> NDArray[np.float32]:
     """A bright colour per id: hues a golden ratio apart, so that neighbours differ.
 
     From pink over red and green to sky blue: deep blue and violet cannot be seen on black or on stained nuclei.

@@ -20,6 +20,7 @@ from medseg.spec.heads import (
 from medseg.spec.measure import MeasureSpec
 from medseg.spec.model import SPEC_VERSION, CalibrationSpec, ModelSpec, RunSpec, ScoreSpec
 from medseg.spec.net import NetSpec, PreprocessSpec
+from medseg.spec.separate import SeparateSpec
 from medseg.spec.training import AugmentSpec, DataSpec, SourceSpec, SplitSource, SplitSpec, TrainSpec
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "CalibrationSpec",
     "ScoreSpec",
     "SemanticSpec",
+    "SeparateSpec",
     "SourceSpec",
     "Spec",
     "SplitSource",

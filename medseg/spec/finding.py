@@ -21,6 +21,10 @@ class FindingSpec(Spec):
         default_factory=dict, description="code of each class; a class that is not here has `type`"
     )
     site: tuple[str, str, str] | None = Field(default=None, description="anatomic site, where all findings share it")
+    nodal: bool = Field(default=False, description="lymph nodes: RECIST measures their short axis")
+    role: Literal["", "target", "non-target", "new"] = Field(
+        default="", description="role by RECIST, where one is given"
+    )
     algorithm: str = Field(default="", max_length=64, description="name of what drew them; empty: the model's name")
     algorithm_version: str = Field(default="", max_length=64, description="empty: medseg's version")
     algorithm_type: Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"] | None = Field(

@@ -55,6 +55,8 @@ PEAK: Code = ("126031", "DCM", "Peak Value Within ROI")
 
 _ATTENUATION: Code = ("112031", "DCM", "Attenuation Coefficient")
 _SUV_BW: Code = ("126401", "DCM", "SUVbw")
+_SUV_LBM: Code = ("126402", "DCM", "SUVlbm")
+_SUV_BSA: Code = ("126403", "DCM", "SUVbsa")
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,17 @@ MEASURES: dict[str, Measure] = {
     "suv_max": Measure(_SUV_BW, SUV_BW, MAXIMUM),
     "suv_mean": Measure(_SUV_BW, SUV_BW, MEAN),
     "suv_peak": Measure(_SUV_BW, SUV_BW, PEAK),
+    "suvlbm_max": Measure(_SUV_LBM, SUV_LBM, MAXIMUM),
+    "suvlbm_mean": Measure(_SUV_LBM, SUV_LBM, MEAN),
+    "suvlbm_peak": Measure(_SUV_LBM, SUV_LBM, PEAK),
+    "suvbsa_max": Measure(_SUV_BSA, SUV_BSA, MAXIMUM),
+    "suvbsa_mean": Measure(_SUV_BSA, SUV_BSA, MEAN),
+    "suvbsa_peak": Measure(_SUV_BSA, SUV_BSA, PEAK),
     "mtv_ml": Measure(("126032", "DCM", "Metabolic Volume"), ML),
     "tlg_g": Measure(("126033", "DCM", "Total Lesion Glycolysis"), GRAM),
 }
 
+_SITES = (4031, 4028, 6300, 6301, 6302, 7151)  # context groups of anatomic sites
 SCHEMES = ("DCM", "SCT", "SRT", "UCUM", "FMA", "LN", "IBSI")  # of the standard, so that their meanings are known
 
 
@@ -100,6 +109,31 @@ def standard(code: Code) -> Code | None:
     """
     meaning = _meanings().get(code[:2])
     return (*code[:2], meaning) if meaning else None
+
+
+def anatomy(name: str) -> Code | None:
+    """Return the SNOMED CT code of an anatomic site by its name in the standard (CID 4031 and others); None if there is none.
+
+    Examples
+    --------
+    >>> anatomy("Lung")
+    ('39607008', 'SCT', 'Lung')
+    """
+    return _by_meaning().get(name.strip().lower())
+
+
+@cache
+def _by_meaning() -> dict[str, Code]:
+    """Return codes of anatomic sites by their meaning in small letters."""
+    from pydicom.sr._cid_dict import cid_concepts
+    from pydicom.sr._concepts_dict import concepts
+
+    names = {name for cid in _SITES for name in cid_concepts.get(cid, {}).get("SCT", ())}
+    found: dict[str, Code] = {}
+    for name in sorted(names):
+        for value, (meaning, _) in dict(concepts["SCT"].get(name, {})).items():  # type: ignore[call-overload]
+            found.setdefault(meaning.lower(), (value, "SCT", meaning))
+    return found
 
 
 @cache

@@ -1,0 +1,127 @@
+"""What commands that find, separate or measure share: which files are written, what findings are called, rules for foreground."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medseg.cli.common import say
+from medseg.errors import MedsegWarning
+
+if TYPE_CHECKING:
+    from medseg.image import Image
+    from medseg.instances import Instances
+    from medseg.spec import FindingSpec, MeasureSpec, SeparateSpec
+
+
+IMAGE = "Image the mask was drawn on, for intensities and DICOM: a file or DICOM folder."
+SAVE = "Files to write, of: labels, nifti, tiff, csv, parquet, overlay, report, seg, rtstruct, sr."
+VALUES = "What the voxels of --image hold, where the file does not say it: HU, SUVbw, SUVlbm, SUVbsa."
+
+
+@dataclass(frozen=True)
+class Files:
+    """What is written of each case."""
+
+    kinds: tuple[str, ...]
+    finding: FindingSpec | None
+    measures: MeasureSpec
+    deidentify: bool
+
+    def save(self, instances: Instances, image: Image, folder: Path, stem: str) -> list[Path]:
+        """Write the files of one case."""
+        from medseg.export import save_case
+
+        more = {"finding": self.finding, "measures": self.measures, "deidentify": self.deidentify}
+        return save_case(instances, image, folder, stem, self.kinds, **more)  # type: ignore[arg-type]
+
+
+class Rules:
+    """A rule in place of a model."""
+
+    def __init__(self, text: str, spec: SeparateSpec, values: str) -> None:
+        from medseg.separate import rule
+
+        self.text, self._rule, self._spec, self._values = text, rule(text), spec, values
+
+    def check(self) -> None:
+        """Nothing to load."""
+
+    def apply(self, image: Image) -> Instances:
+        """The instances of an image."""
+        from medseg.separate import foreground, separate, valued
+
+        quantity = valued(image, self._rule.what, self._values)
+        mask = foreground(quantity, self._rule)
+        found = separate(mask, image.grid, quantity, self._spec, of_each=self._rule.of_each)
+        record = {**found.provenance, "method": f"{self.text}, {found.provenance['method']}"}
+        if image.source:
+            record["source_sha256"] = image.source.content_hash()
+        return type(found)(found.labels, found.grid, found.table, found.classes, record)
+
+
+def kinds(text: str) -> tuple[str, ...]:
+    """Parse ``--save``."""
+    from medseg.export import KINDS
+
+    chosen = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    if not chosen or (unknown := [k for k in chosen if k not in KINDS]):
+        named = ", ".join(unknown) if chosen else "nothing"
+        raise typer.BadParameter(f"cannot write {named}; choose of {', '.join(KINDS)}", param_hint="--save")
+    return chosen
+
+
+def finding(what: str | None, site: str | None, nodal: bool, role: str | None) -> FindingSpec | None:
+    """What the options say that the objects are; None if they say nothing."""
+    from medseg.io.clinical.codes import PROPERTY_TYPES
+    from medseg.spec import FindingSpec, parse
+
+    told: dict[str, object] = {}
+    if what:
+        known = PROPERTY_TYPES.get(what.strip().lower())
+        told["type"] = known or _code(what, "--finding", f"one of {', '.join(PROPERTY_TYPES)}")
+    if site:
+        told["site"] = _site(site)
+    if nodal:
+        told["nodal"] = True
+    if role:
+        told["role"] = role
+    return parse(FindingSpec, told, "options") if told else None
+
+
+def _site(text: str) -> tuple[str, str, str]:
+    from medseg.io.clinical.codes import anatomy
+
+    return anatomy(text) or _code(text, "--finding-site", "a name of the standard such as lung, liver or brain")
+
+
+def _code(text: str, option: str, names: str) -> tuple[str, str, str]:
+    parts = tuple(part.strip() for part in text.split(":", 2))
+    if len(parts) != 3 or not all(parts):
+        raise typer.BadParameter(f"{text!r} is not known; give {names}, or CODE:SCHEME:MEANING", param_hint=option)
+    return parts
+
+
+def both(mask: Path, image: Path | None, series: str | None) -> tuple[Instances, Image]:
+    """The mask, and the image it was drawn on; without one, an image of the mask itself, to have something to draw on."""
+    from medseg import io
+
+    load: dict[str, Any] = {"series": series} if series else {}
+    if image is None:
+        drawn = io.load_labels(mask)
+        from medseg.image import Image
+
+        return drawn, Image((drawn.labels > 0).astype("uint8")[None], drawn.grid)
+    picture = io.load(image, **load)
+    return io.load_labels(mask, like=picture), picture
+
+
+def tell(caught: list[Any], found: Instances) -> None:
+    """Say what readers and writers noted, each once."""
+    said = [str(w.message) for w in caught if issubclass(w.category, MedsegWarning)]
+    notes = found.provenance.get("notes", [])
+    for line in dict.fromkeys([*said, *(map(str, notes) if isinstance(notes, (list, tuple)) else ())]):
+        say(f"medseg: note: {line}")

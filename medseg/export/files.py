@@ -1,0 +1,149 @@
+"""Write what was asked for of one case, each file whole or not at all, all of them speaking of the same instances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from warnings import warn
+
+import pandas as pd
+
+from medseg import io
+from medseg.errors import InputError, MedsegWarning
+from medseg.export.report import write_report
+from medseg.image import Image
+from medseg.instances import Instances
+from medseg.io import write
+from medseg.io.clinical.codes import MEASURES
+from medseg.io.overlay import save_overlay
+from medseg.measure import in_unit, measure
+from medseg.spec import FindingSpec, MeasureSpec
+
+KINDS = {
+    "labels": "label image: .tif beside a microscope image, else .nii.gz",
+    "nifti": "label image as .nii.gz",
+    "tiff": "label image as OME-TIFF",
+    "csv": "table of instances with all measurements",
+    "parquet": "the same as Parquet",
+    "overlay": "picture of the outlines",
+    "report": "page for a reader: key slices, outlines, table",
+    "seg": "DICOM segmentation",
+    "rtstruct": "DICOM RT structure set",
+    "sr": "DICOM structured report (writes the segmentation too)",
+}
+DEFAULT = ("labels", "csv", "overlay")
+
+
+def save_case(
+    instances: Instances,
+    image: Image,
+    folder: Path,
+    stem: str,
+    kinds: Sequence[str] = DEFAULT,
+    *,
+    finding: FindingSpec | None = None,
+    measures: MeasureSpec | None = None,
+    deidentify: bool = False,
+) -> list[Path]:
+    """Write the files of one case and return their paths, in the order of `KINDS`.
+
+    Parameters
+    ----------
+    instances, image : Instances, Image
+        What was found, on what.
+    folder : Path
+        There already.
+    stem : str
+        How the names of the files begin; free of anything that identifies a patient.
+    kinds : sequence of str
+        Of `KINDS`.
+    finding : FindingSpec, optional
+        What the instances are, for DICOM and the table.
+    measures : MeasureSpec, optional
+        Rules of the measurements.
+    deidentify : bool
+        Leave out of DICOM files what the basic profile removes.
+
+    Raises
+    ------
+    InputError
+        A kind is not known, or DICOM is asked for of an image that was not read from DICOM.
+    OutputError
+        A file cannot be written; those before it are whole.
+
+    Warns
+    -----
+    MedsegWarning
+        Nothing was found: SEG and RTSTRUCT cannot say so and are not written. Measurements that could not be made.
+    """
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise InputError(f"There is no output {', '.join(unknown)}; choose of {', '.join(KINDS)}.")
+    chosen = [kind for kind in KINDS if kind in kinds or (kind == "seg" and "sr" in kinds)]
+    table = described(measure(instances, image, measures), finding)
+    for note in table.attrs["notes"]:
+        warn(note, MedsegWarning, stacklevel=2)
+    if not len(instances) and (missing := [kind for kind in chosen if kind in ("seg", "rtstruct")]):
+        warn(
+            f"nothing was found, which a DICOM {' or '.join(missing)} cannot say: not written",
+            MedsegWarning,
+            stacklevel=2,
+        )
+        chosen = [kind for kind in chosen if kind not in missing]
+    return [_one(kind, instances, image, table, folder, stem, finding, deidentify) for kind in chosen]
+
+
+def described(table: pd.DataFrame, finding: FindingSpec | None) -> pd.DataFrame:
+    """Return the table with what a person said of the findings: finding_site, nodal and role; unchanged where nothing was."""
+    if finding is None or not (finding.site or finding.nodal or finding.role):
+        return table
+    out = table.assign(
+        finding_site=finding.site[2] if finding.site else "", nodal=finding.nodal, role=finding.role or ""
+    )
+    if finding.nodal and "short_axis_mm" in out:
+        # lymph nodes are measured by their short axis, normal below 10 mm, measurable from 15 mm on
+        out["measurable"] = out["short_axis_mm"] >= 15.0
+    out.attrs = dict(table.attrs)
+    return out
+
+
+def _one(
+    kind: str,
+    instances: Instances,
+    image: Image,
+    table: pd.DataFrame,
+    folder: Path,
+    stem: str,
+    finding: FindingSpec | None,
+    deidentify: bool,
+) -> Path:
+    source = image.source.format if image.source else "tiff" if image.grid.ndim == 2 else "nifti"
+    ending = ".tif" if kind == "tiff" or (kind == "labels" and source in ("tiff", "png")) else ".nii.gz"
+    names: dict[str, str] = {
+        "csv": "_instances.csv",
+        "parquet": "_instances.parquet",
+        "overlay": "_overlay.png",
+        "report": "_report.html",
+        "seg": "_seg.dcm",
+        "rtstruct": "_rtstruct.dcm",
+        "sr": "_sr.dcm",
+    }
+    path = folder / f"{stem}{names.get(kind, f'_labels{ending}')}"
+    dicom: dict[str, Any] = {"finding": finding, "deidentify": deidentify}
+    if kind in ("labels", "nifti", "tiff"):
+        io.save_labels(instances, path, like=image)
+    elif kind in ("csv", "parquet"):
+        write.rows(in_unit(table, "um") if image.length_unit == "um" else table, path)
+    elif kind == "overlay":
+        save_overlay(image, instances, path)
+    elif kind == "report":
+        write_report(instances, image, table, path, stem)
+    elif kind == "seg":
+        io.save_seg(instances, path, image, **dicom)
+    elif kind == "rtstruct":
+        io.save_rtstruct(instances, path, image, **dicom)
+    else:
+        coded = [name for name in table.columns if name in MEASURES and name != "volume_mm3"]
+        seg = folder / f"{stem}_seg.dcm" if len(instances) else None
+        io.save_report(instances, path, image, segmentation=seg, measures=table[["id", *coded]], **dicom)
+    return path

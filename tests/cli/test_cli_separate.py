@@ -1,0 +1,119 @@
+"""medseg separate, medseg measure, and rules in medseg segment."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medseg import io
+from medseg.grid import Grid
+from medseg.image import Image
+from medseg.instances import Instances
+
+
+@pytest.fixture
+def mask(tmp_path):
+    """A NIfTI mask of two touching balls and one apart, all with one id, and an image of it."""
+    z, y, x = np.mgrid[:24, :40, :60]
+    labels = np.zeros((24, 40, 60), np.int32)
+    for cz, cy, cx, r in ((12, 14, 14, 8), (12, 14, 28, 8), (12, 30, 50, 6)):
+        labels[(z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2 <= r * r] = 1
+    grid = Grid.from_nifti((60, 40, 24), np.diag([1.0, 1.0, 1.0, 1.0]))
+    io.save_labels(Instances.from_labels(labels, grid), tmp_path / "mask.nii.gz")
+    io.save_image(Image((100 * labels[None]).astype(np.int16), grid), tmp_path / "image.nii.gz")
+    return tmp_path / "mask.nii.gz"
+
+
+def test_a_mask_comes_apart(medseg, mask, tmp_path):
+    code, out, err = medseg("separate", mask, "-o", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert out == "1 ids in the mask, 3 objects -> mask_labels.nii.gz, mask_instances.csv, mask_overlay.png\n"
+    table = pd.read_csv(tmp_path / "out/mask_instances.csv")
+    assert len(table) == 3 and table["long_axis_mm"].between(12, 18).all()
+    assert len(io.load_labels(tmp_path / "out/mask_labels.nii.gz")) == 3
+
+
+def test_pieces_only_and_small_ones_left_out(medseg, mask, tmp_path):
+    assert medseg("separate", mask, "-o", tmp_path / "a", "--method", "components").out.startswith(
+        "1 ids in the mask, 2 "
+    )
+    out = medseg("separate", mask, "-o", tmp_path / "b", "--min-volume", "1500").out
+    assert out.startswith("1 ids in the mask, 2 ")
+
+
+def test_a_method_that_needs_the_image_says_so(medseg, mask, tmp_path):
+    found = medseg("separate", mask, "-o", tmp_path / "out", "--method", "intensity")
+    assert found.code == 4 and "--image" in found.errors[0]
+    assert not (tmp_path / "out").exists()
+    image = mask.with_name("image.nii.gz")
+    found = medseg(
+        "separate", mask, "-o", tmp_path / "out", "--method", "intensity", "--image", image, "--values", "HU"
+    )
+    assert found.code == 0
+    assert "hu_mean" in pd.read_csv(tmp_path / "out/mask_instances.csv")
+
+
+def test_a_method_that_is_none(medseg, mask, tmp_path):
+    found = medseg("separate", mask, "-o", tmp_path / "out", "--method", "magic")
+    assert found.code == 2 and "method" in found.errors[0]
+
+
+def test_labels_are_measured(medseg, mask, tmp_path):
+    medseg("separate", mask, "-o", tmp_path / "out")
+    labels = tmp_path / "out/mask_labels.nii.gz"
+    code, out, _ = medseg("measure", labels, "-o", tmp_path / "t.csv", "--nodal", "--finding-site", "lymph node")
+    assert code == 0 and out.startswith("t.csv: count 3, total_volume_ml ")
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert set(table["finding_site"]) == {"Lymph Node"} and table["nodal"].all()
+    assert medseg("measure", labels, "-o", tmp_path / "u.parquet", "--unit", "um", "--kind", "cell").code == 0
+    small = pd.read_parquet(tmp_path / "u.parquet")
+    assert small["feret_max_um"].max() == pytest.approx(17000, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--finding-site", "the big one"), "--finding-site"),
+        (("--plane", "oblique"), "plane"),
+        (("--unit", "furlong"), "--unit"),
+        (("--role", "hero"), "role"),
+    ],
+)
+def test_wrong_options_are_told(medseg, mask, tmp_path, options, told):
+    found = medseg("measure", mask, "-o", tmp_path / "t.csv", *options)
+    assert found.code == 2 and told in found.errors[0]
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_a_rule_takes_the_place_of_a_model(medseg, mask, tmp_path):
+    image = mask.with_name("image.nii.gz")
+    code, out, _ = medseg("segment", image, "-o", tmp_path / "out", "--threshold", ">50", "--save", "csv,report")
+    assert code == 0 and out.startswith("image: 3 instances in ")
+    assert len(pd.read_csv(tmp_path / "out/image_instances.csv")) == 3
+    assert "&gt;50, separated by distance" in (tmp_path / "out/image_report.html").read_text()
+
+
+def test_a_rule_that_finds_nothing_is_a_normal_result(medseg, mask, tmp_path):
+    image = mask.with_name("image.nii.gz")
+    found = medseg(
+        "segment", image, "-o", tmp_path / "out", "--threshold", ">5000", "--save", "labels,csv,overlay,report"
+    )
+    assert found.code == 0 and not found.errors
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (("--threshold", "SUV>4"), 4, "--values SUVbw"),
+        (("--threshold", "HU>4"), 4, "--values HU"),
+        (("--threshold", "lots"), 2, "no rule"),
+        (("--threshold", ">5", "--model", "nuclei3d"), 2, "one of the two"),
+        (("--method", "components"), 2, "--threshold"),
+        (("--threshold", ">5", "--save", "csv,pdf"), 2, "pdf"),
+        (("--threshold", ">5", "--save", "seg"), 4, "DICOM"),
+    ],
+)
+def test_rules_that_cannot_be_followed_are_told(medseg, mask, tmp_path, options, code, told):
+    found = medseg("segment", mask.with_name("image.nii.gz"), "-o", tmp_path / "out", *options)
+    assert found.code == code
+    assert told in found.errors[0]
