@@ -15,8 +15,7 @@ import pandas as pd
 from medseg.errors import GeometryError
 from medseg.grid import Grid
 from medseg.instances import Instances
-from medseg.ops import calipers
-from medseg.ops.components import largest_of
+from medseg.ops import calipers, components
 from medseg.spec import MeasureSpec
 
 Mask = npt.NDArray[np.bool_]
@@ -121,11 +120,20 @@ def slice_axes(mask: Mask, axis: int, step: npt.NDArray[np.float64], rule: str) 
     """
     planes = np.moveaxis(mask, axis, 0)
     filled = np.flatnonzero(planes.any(axis=(1, 2)))
-    parts = [largest_of(planes[k]) for k in filled]
+    parts = [_largest(planes[k], step) for k in filled]
     # rounded, so that of equal ones the first wins whatever the last digit
     sizes = [float(p.sum()) if rule == "largest" else round(calipers.longest(p, step)[0], 9) for p in parts]
     best = int(np.argmax(sizes))
     return int(filled[best]), calipers.axes(parts[best], step)
+
+
+def _largest(plane: Mask, step: npt.NDArray[np.float64]) -> Mask:
+    """Return the largest piece; of equal ones the longest, so that the order of the axes does not choose."""
+    pieces = components.label(plane)
+    size = components.sizes(pieces)
+    size[0] = 0
+    found = [pieces == number for number in np.flatnonzero(size == size.max())]
+    return found[0] if len(found) == 1 else max(found, key=lambda piece: calipers.longest(piece, step)[0])
 
 
 def _one(
