@@ -1,0 +1,276 @@
+"""Groups of touching objects with known truth, composed of real shapes: what the separation network learns from.
+
+    python -m medseg.data.compose runs/groups --count 600
+
+Shapes are lesions of patients with multiple sclerosis, tumours, nuclei, parts of the hippocampus, and ellipsoids. Each is
+turned, stretched and scaled; up to eight are pushed against one another until they touch or overlap a little. The group is then
+put on voxels as coarse as a scanner's, and back onto the scale that the network works at, so that it sees the steps of coarse
+voxels too. Patients and families that separation is measured on are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import affine_transform, distance_transform_edt, zoom
+from scipy.spatial.transform import Rotation
+
+from medseg import io
+from medseg.data.cases import data_root
+from medseg.ops import components
+from medseg.ops.files import write_whole
+from medseg.ops.labels import statistics
+
+Mask = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float64]
+
+DEPTH = 6.0  # voxels from the border to the deepest place of a group, at the scale of the network
+_SIDE = 72  # voxels of the field that a group is composed in
+_LEAST = 40  # voxels of a shape that is worth turning
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One real object: signed depth (inside positive) on voxels of equal sides, and the family it is of."""
+
+    family: str
+    group: str
+    depth: Floats
+
+
+def shape_of(mask: Mask, spacing: Sequence[float], family: str, group: str) -> Shape | None:
+    """Return one object as a shape, about 24 voxels long; None if it is too small to have one."""
+    if int(mask.sum()) < _LEAST:
+        return None
+    finest = min(spacing)
+    long = max(n * s for n, s in zip(mask.shape, spacing, strict=True))
+    step = max(finest / 2, long / 24)
+    even = zoom(np.pad(mask, 2).astype(np.float64), [s / step for s in spacing], order=1) > 0.5
+    even = components.largest_of(even)
+    if not even.any():
+        return None
+    wide = np.pad(even, 3)
+    inside, outside = (np.asarray(distance_transform_edt(part)) for part in (wide, ~wide))
+    return Shape(family, group, inside - outside)
+
+
+def ellipsoid(rng: np.random.Generator) -> Shape:
+    """Draw an ellipsoid with axes of up to 1 to 2.2."""
+    axes = 11.0 / rng.uniform(1, 2.2, 3)
+    index = np.meshgrid(*[np.arange(-14, 15)] * 3, indexing="ij")
+    ball = sum((i / a) ** 2 for i, a in zip(index, axes, strict=True)) <= 1
+    found = shape_of(np.asarray(ball), (1.0, 1.0, 1.0), "ellipsoid", "drawn")
+    assert found is not None  # it is 11 voxels long
+    return found
+
+
+def library(root: Path, leave_out: Sequence[str] = ()) -> list[Shape]:
+    """Collect the real shapes below a data folder.
+
+    Parameters
+    ----------
+    root
+        `medseg.data.cases.data_root`.
+    leave_out
+        Families or patients (`Shape.family`, `Shape.group`) that are not used.
+    """
+    shapes: list[Shape | None] = []
+    for path in sorted((root / "lesions" / "ms_ljubljana_mni").glob("patient*/GOLD_STANDARD*.nii.gz")):
+        shapes += _each(
+            components.label(io.load_labels(path).labels > 0), path, (1.0, 1.0, 1.0), "lesion", path.parent.name
+        )
+    for path in sorted((root / "lesions" / "msd_hippocampus" / "labelsTr").glob("*.nii.gz"))[::4]:
+        shapes += _each(io.load_labels(path).labels, path, (1.0, 1.0, 1.0), "hippocampus", path.name.split(".")[0])
+    for path in sorted((root / "cells" / "bbbc050_mouse_embryo" / "labels").glob("*.tif"))[::2]:
+        shapes += _each(io.load_labels(path).labels, path, (1.75, 0.8, 0.8), "nucleus", path.stem.split("_")[0])
+    for path in sorted((root / "lesions" / "sts_sarcoma" / "nifti").rglob("*mask*.nii*")):
+        found = io.load_labels(path)
+        shapes += _each(components.label(found.labels > 0), path, found.grid.spacing, "sarcoma", path.parents[2].name)
+    for path in sorted((root / "lesions" / "pyradiomics").glob("*_label.nrrd")):
+        found = io.load_labels(path)
+        shapes += _each(components.label(found.labels > 0), path, found.grid.spacing, "tumour", path.name.split("_")[0])
+    return [s for s in shapes if s is not None and not {s.family, s.group} & set(leave_out)]
+
+
+def _each(labels: Labels, path: Path, spacing: Sequence[float], family: str, group: str) -> list[Shape | None]:
+    count = int(labels.max())
+    if not count:
+        return []
+    _, boxes, _ = statistics(labels, count)
+    out = []
+    for id, box in enumerate(boxes.tolist(), 1):
+        place = tuple(slice(a, b) for a, b in zip(box[:3], box[3:], strict=True))
+        if all(s.stop > s.start for s in place):
+            out.append(shape_of(labels[place] == id, spacing, family, group))
+    return out
+
+
+def turned(shape: Shape, size: float, rng: np.random.Generator) -> Mask:
+    """Turn, stretch and scale a shape to the volume of a ball of radius `size`; cut to its box."""
+    turn = Rotation.random(random_state=int(rng.integers(2**31))).as_matrix()
+    stretch = np.diag(np.exp(rng.uniform(-0.25, 0.25, 3)))
+    radius = (3 * float((shape.depth > 0).sum()) / (4 * np.pi)) ** (1 / 3)
+    matrix = turn @ stretch * (radius / size)
+    half = int(np.ceil(np.linalg.norm(shape.depth.shape) / 2 * size / radius * 1.3))
+    centre = (np.array(shape.depth.shape) - 1) / 2
+    out = affine_transform(
+        shape.depth, matrix, centre - matrix @ np.full(3, half), output_shape=(2 * half + 1,) * 3, order=1, cval=-9.0
+    )
+    mask = np.asarray(out) > 0
+    if not mask.any():
+        return np.ones((1, 1, 1), bool)
+    where = np.argwhere(mask)
+    low, high = where.min(0), where.max(0) + 1
+    return mask[tuple(map(slice, low, high))]
+
+
+def compose(draw: Callable[[np.random.Generator], Shape], rng: np.random.Generator) -> Labels | None:
+    """Compose one group at the scale of the network; None if it did not fit."""
+    count = 1 if rng.random() < 0.25 else int(rng.integers(2, 8))
+    largest = rng.uniform(6, 10)
+    sizes = largest * np.exp(-rng.uniform(0, 1.2, count))
+    sizes[0] = largest
+    labels = np.zeros((_SIDE,) * 3, np.int32)
+    depth = np.zeros(labels.shape)
+    for number, size in enumerate(sizes, 1):
+        _add(labels, depth, turned(draw(rng), float(size), rng), number, rng)
+    return labels if labels.any() else None
+
+
+def _add(labels: Labels, depth: Floats, mask: Mask, number: int, rng: np.random.Generator) -> None:
+    """Push one object towards the middle, or towards what is there, until it overlaps by a chosen share."""
+    shape = np.array(mask.shape)
+    if (shape + 4 > _SIDE).any():
+        return
+    room = np.array(labels.shape) - shape - 2
+    own = np.asarray(distance_transform_edt(np.pad(mask, 1)))[1:-1, 1:-1, 1:-1]
+    taken = labels > 0
+    for _ in range(12):
+        start = np.array(labels.shape) // 2 - shape // 2
+        found: npt.NDArray[np.int64] | None = start
+        if taken.any():
+            # a random object is the target, the overlap is none to a quarter of the smaller
+            target = np.argwhere(labels == rng.choice(np.unique(labels[taken]))).mean(0)
+            aim = rng.choice([0.0, rng.uniform(0, 0.25)])
+            way = rng.normal(size=3)
+            way /= np.linalg.norm(way)
+            found = _approach(taken, mask, target - shape / 2, way, aim)
+        if found is None or (found < 2).any() or (found > room).any():
+            continue
+        place = tuple(slice(int(a), int(a + n)) for a, n in zip(found, shape, strict=True))
+        # where two overlap, the one that is deeper there, for its size, has the voxel
+        wins = mask & (own / own.max() > depth[place])
+        labels[place][wins] = number
+        depth[place][wins] = (own / own.max())[wins]
+        return
+
+
+def _approach(taken: Mask, mask: Mask, middle: Floats, way: Floats, aim: float) -> npt.NDArray[np.int64] | None:
+    """Come from afar along a way until the share of the mask that overlaps exceeds `aim`; return the last start before."""
+    least = aim * min(int(mask.sum()), int(taken.sum()))
+    before, shape = None, np.array(mask.shape)
+    for far in np.arange(60.0, 0.0, -1.0):
+        start = np.round(middle + way * far).astype(np.int64)
+        if (start < 0).any() or (start + shape > np.array(taken.shape)).any():
+            continue
+        place = tuple(slice(int(a), int(a + n)) for a, n in zip(start, shape, strict=True))
+        over = int((taken[place] & mask).sum())
+        if over > least:
+            return start if aim > 0 or before is None else before
+        before = start
+    return None
+
+
+def seen(labels: Labels, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], Labels]:
+    """Put a group on coarse voxels and back, as a scan of it would be brought to the network's scale.
+
+    Returns
+    -------
+    image : uint8
+        Depth inside the mask, 255 at the deepest.
+    labels : int32
+        The truth on the same voxels.
+    """
+    coarse = np.exp(rng.uniform(0, np.log(3.5))) * np.array([np.exp(rng.choice([0, rng.uniform(0, 1.2)])), 1, 1])
+    coarse = rng.permutation(coarse)
+    if rng.random() < 0.3:
+        coarse = np.ones(3)
+    size = np.maximum(2, np.round(np.array(labels.shape) / coarse)).astype(int)
+    at = [np.minimum((np.arange(n) + 0.5) * m / n, m - 1).astype(int) for n, m in zip(size, labels.shape, strict=True)]
+    scanned = labels[np.ix_(*at)]
+    back = zoom(
+        (scanned > 0).astype(np.float32), np.array(labels.shape) / size, order=1, grid_mode=True, mode="nearest"
+    )
+    mask = back > 0.5
+    deep = np.asarray(distance_transform_edt(mask))
+    if not mask.any():
+        return np.zeros(labels.shape, np.uint8), np.zeros(labels.shape, np.int32)
+    # a voxel of the mask that no object had belongs to the nearest
+    nearest = distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+    truth = np.where(mask, labels[tuple(nearest)], 0).astype(np.int32)
+    scale = DEPTH / float(deep.max())
+    picture = zoom(deep.astype(np.float32), scale, order=1, grid_mode=True, mode="nearest")
+    ids = zoom(truth, scale, order=0, grid_mode=True, mode="nearest")
+    return np.round(picture / picture.max() * 255).astype(np.uint8), _own(ids, picture > 0)
+
+
+def _own(labels: Labels, mask: Mask) -> Labels:
+    """Keep the largest piece of each object, and give the crumbs to whom they touch."""
+    kept = components.largest_pieces(np.where(mask, labels, 0).astype(np.int32), 8)
+    nearest = distance_transform_edt(kept == 0, return_distances=False, return_indices=True)
+    return np.where(mask & (labels > 0), kept[tuple(nearest)], 0).astype(np.int32)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write images, labels and a split file."""
+    import tifffile
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--count", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--leave-out", nargs="*", default=["patient19", "patient26", "patient01", "patient02", "patient03", "sarcoma"]
+    )
+    given = parser.parse_args(arguments)
+    shapes = library(data_root(), given.leave_out)
+    families = sorted({s.family for s in shapes})
+    by_family = {f: [s for s in shapes if s.family == f] for f in families}
+
+    # lesions come twice: they are what is separated, and the most irregular
+    drawn = sorted({*families, "ellipsoid"}) + [f for f in families if f == "lesion"]
+
+    def draw(rng: np.random.Generator) -> Shape:
+        family = str(rng.choice(drawn))
+        return ellipsoid(rng) if family == "ellipsoid" else by_family[family][int(rng.integers(len(by_family[family])))]
+
+    for name in ("images", "labels"):
+        (given.output / name).mkdir(parents=True, exist_ok=True)
+    split: dict[str, list[str]] = {"train": [], "tune": [], "val": []}
+    for number in range(given.count):
+        rng = np.random.default_rng([given.seed, number])
+        labels = compose(draw, rng)
+        if labels is None:
+            continue
+        picture, truth = seen(labels, rng)
+        if not truth.any():
+            continue
+        stem = f"group{number:04d}"
+        for name, array in (("images", picture), ("labels", truth.astype(np.uint16))):
+            tifffile.imwrite(given.output / name / f"{stem}.tif", array, compression="zlib", metadata={"axes": "ZYX"})
+        part = "tune" if number % 15 == 7 else "val" if number % 15 == 14 else "train"
+        split[part].append(stem)
+    write_whole(given.output / "groups.json", json.dumps({"splits": {"groups": split}}).encode())
+    sys.stdout.write(f"{ {k: len(v) for k, v in split.items()} } groups of {len(shapes)} shapes in {given.output}\n")
+
+
+if __name__ == "__main__":
+    main()

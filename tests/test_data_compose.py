@@ -1,0 +1,73 @@
+"""Composed groups: the truth fits the picture, real shapes keep their form, the same seed gives the same group."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medseg.data import compose
+from medseg.ops import components
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10_000))
+def test_a_group_is_its_objects_and_nothing_else(seed):
+    labels = compose.compose(compose.ellipsoid, np.random.default_rng(seed))
+    assert labels is not None
+    picture, truth = compose.seen(labels, np.random.default_rng(seed))
+    assert picture.shape == truth.shape and picture.dtype == np.uint8
+    if truth.any():
+        assert picture.max() == 255
+        assert not truth[picture == 0].any()
+        # crumbs aside, all of the mask is somebody's
+        assert (truth[picture > 128] > 0).all()
+        assert components.pieces(truth).max() >= len(np.unique(truth)) - 1
+
+
+def test_the_same_seed_composes_the_same_group():
+    first, again = (compose.compose(compose.ellipsoid, np.random.default_rng(5)) for _ in range(2))
+    other = compose.compose(compose.ellipsoid, np.random.default_rng(6))
+    assert first is not None and again is not None and other is not None
+    assert (first == again).all() and not (first == other).all()
+
+
+def test_objects_of_a_group_touch():
+    touching = 0
+    for seed in range(20):
+        labels = compose.compose(compose.ellipsoid, np.random.default_rng(seed))
+        assert labels is not None
+        touching += len(np.unique(labels)) - 1 > components.label(labels > 0).max()
+    assert touching >= 10  # a quarter are single on purpose, and some are torn apart
+
+
+@pytest.mark.parametrize("size", [3.0, 8.0])
+def test_a_turned_shape_has_the_volume_asked_for(size):
+    rng = np.random.default_rng(0)
+    ball = compose.ellipsoid(rng)
+    volumes = [compose.turned(ball, size, rng).sum() / (4 / 3 * np.pi * size**3) for _ in range(30)]
+    assert np.exp(np.mean(np.log(volumes))) == pytest.approx(1, rel=0.2)  # stretching spreads single ones
+    assert compose.shape_of(np.ones((2, 3, 4), bool), (1.0, 1.0, 1.0), "a", "b") is None
+
+
+def test_shapes_of_patients_left_out_are_not_used(real_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDSEG_DATA", str(real_data))
+    shapes = compose.library(real_data, ["patient19", "sarcoma"])
+    families = {s.family for s in shapes}
+    assert families == {"lesion", "hippocampus", "nucleus", "tumour"}
+    groups = {s.group for s in shapes}
+    assert "patient19" not in groups and "patient20" in groups
+    assert all((s.depth > 0).any() and max(s.depth.shape) < 140 for s in shapes)
+
+
+def test_a_data_set_is_written_with_its_split(real_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDSEG_DATA", str(real_data))
+    monkeypatch.setattr(compose, "library", lambda root, out: [compose.ellipsoid(np.random.default_rng(0))])
+    compose.main([str(tmp_path / "groups"), "--count", "16"])
+    split = json.loads((tmp_path / "groups/groups.json").read_text())["splits"]["groups"]
+    assert {k: len(v) for k, v in split.items()} == {"train": 14, "tune": 1, "val": 1}
+    for stem in split["train"]:
+        image, labels = (tifffile.imread(tmp_path / "groups" / k / f"{stem}.tif") for k in ("images", "labels"))
+        assert image.shape == labels.shape and labels.max() >= 1
