@@ -3,7 +3,7 @@
     python -m medseg.data.compose runs/groups --count 600
 
 Shapes are lesions of patients with multiple sclerosis, tumours, nuclei, parts of the hippocampus, and ellipsoids. Each is
-turned, stretched and scaled; up to eight are pushed against one another until they touch or overlap a little. The group is then
+turned, stretched and scaled; up to six are pushed against one another until they touch or overlap a little. The group is then
 put on voxels as coarse as a scanner's, and back onto the scale that the network works at, so that it sees the steps of coarse
 voxels too. Patients and families that separation is measured on are left out.
 """
@@ -134,9 +134,9 @@ def turned(shape: Shape, size: float, rng: np.random.Generator) -> Mask:
 
 def compose(draw: Callable[[np.random.Generator], Shape], rng: np.random.Generator) -> Labels | None:
     """Compose one group at the scale of the network; None if it did not fit."""
-    count = 1 if rng.random() < 0.25 else int(rng.integers(2, 8))
+    count = 1 if rng.random() < 0.25 else int(rng.integers(2, 7))
     largest = rng.uniform(6, 10)
-    sizes = largest * np.exp(-rng.uniform(0, 1.2, count))
+    sizes = largest * np.exp(-rng.uniform(0, 0.9, count))
     sizes[0] = largest
     labels = np.zeros((_SIDE,) * 3, np.int32)
     depth = np.zeros(labels.shape)
@@ -157,9 +157,9 @@ def _add(labels: Labels, depth: Floats, mask: Mask, number: int, rng: np.random.
         start = np.array(labels.shape) // 2 - shape // 2
         found: npt.NDArray[np.int64] | None = start
         if taken.any():
-            # a random object is the target, the overlap is none to a quarter of the smaller
+            # a random object is the target, the overlap is none, or up to 15 % of the smaller
             target = np.argwhere(labels == rng.choice(np.unique(labels[taken]))).mean(0)
-            aim = rng.choice([0.0, rng.uniform(0, 0.25)])
+            aim = rng.choice([0.0, rng.uniform(0, 0.15)])
             way = rng.normal(size=3)
             way /= np.linalg.norm(way)
             found = _approach(taken, mask, target - shape / 2, way, aim)
@@ -199,7 +199,10 @@ def seen(labels: Labels, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8
     labels : int32
         The truth on the same voxels.
     """
-    coarse = np.exp(rng.uniform(0, np.log(3.5))) * np.array([np.exp(rng.choice([0, rng.uniform(0, 1.2)])), 1, 1])
+    # at most so coarse that the smallest object is still two voxels across
+    size = np.bincount(labels.ravel())[1:]
+    most = max(1.0, (6 * size[size > 0].min() / np.pi) ** (1 / 3) / 2)
+    coarse = np.exp(rng.uniform(0, np.log(most))) * np.array([np.exp(rng.choice([0, rng.uniform(0, 0.9)])), 1, 1])
     coarse = rng.permutation(coarse)
     if rng.random() < 0.3:
         coarse = np.ones(3)
