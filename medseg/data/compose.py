@@ -11,7 +11,6 @@ voxels too. Patients and families that separation is measured on are left out.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from scipy.spatial.transform import Rotation
 from medseg import io
 from medseg.data.cases import data_root
 from medseg.ops import components
-from medseg.ops.files import write_whole
 from medseg.ops.labels import statistics
 
 Mask = npt.NDArray[np.bool_]
@@ -233,7 +231,7 @@ def _own(labels: Labels, mask: Mask) -> Labels:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write images, labels and a split file."""
+    """Write images and labels."""
     import tifffile
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -257,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     for name in ("images", "labels"):
         (given.output / name).mkdir(parents=True, exist_ok=True)
-    split: dict[str, list[str]] = {"train": [], "tune": [], "val": []}
+    written = 0
     for number in range(given.count):
         rng = np.random.default_rng([given.seed, number])
         labels = compose(draw, rng)
@@ -269,10 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stem = f"group{number:04d}"
         for name, array in (("images", picture), ("labels", truth.astype(np.uint16))):
             tifffile.imwrite(given.output / name / f"{stem}.tif", array, compression="zlib", metadata={"axes": "ZYX"})
-        part = "tune" if number % 15 == 7 else "val" if number % 15 == 14 else "train"
-        split[part].append(stem)
-    write_whole(given.output / "groups.json", json.dumps({"splits": {"groups": split}}).encode())
-    sys.stdout.write(f"{ {k: len(v) for k, v in split.items()} } groups of {len(shapes)} shapes in {given.output}\n")
+        written += 1
+    sys.stdout.write(f"{written} groups of {len(shapes)} shapes in {given.output}\n")
 
 
 if __name__ == "__main__":
