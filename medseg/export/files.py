@@ -18,6 +18,7 @@ from medseg.io import write
 from medseg.io.clinical.codes import MEASURES
 from medseg.io.overlay import save_overlay
 from medseg.measure import in_unit, measure
+from medseg.measure.recist import NODE
 from medseg.spec import FindingSpec, MeasureSpec
 
 KINDS = {
@@ -102,7 +103,7 @@ def described(table: pd.DataFrame, finding: FindingSpec | None) -> pd.DataFrame:
     )
     if finding.nodal and "short_axis_mm" in out:
         # lymph nodes are measured by their short axis, normal below 10 mm, measurable from 15 mm on
-        out["measurable"] = out["short_axis_mm"] >= 15.0
+        out["measurable"] = out["short_axis_mm"] >= NODE
     out.attrs = dict(table.attrs)
     return out
 

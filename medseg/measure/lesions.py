@@ -15,13 +15,12 @@ import pandas as pd
 from medseg.errors import GeometryError
 from medseg.grid import Grid
 from medseg.instances import Instances
+from medseg.measure.recist import LONG
 from medseg.ops import calipers, components
 from medseg.spec import MeasureSpec
 
 Mask = npt.NDArray[np.bool_]
 
-LONG = 10.0  # mm, a lesion's long axis from which RECIST 1.1 calls it measurable
-NODE = 15.0  # mm, the same for the short axis of a lymph node
 _NAMES = {"axial": 2, "coronal": 1, "sagittal": 0}  # world axis that a plane is normal to
 _TIE = 0.01  # share by which spacings may differ and count as equal
 
