@@ -39,7 +39,7 @@ class Plan:
         Size of an image voxel as the heads take it, per array axis: the image's own, or, where that is unknown, the
         anisotropy that the model was trained on.
     channels : tuple of int
-        Which image channel feeds each network input.
+        Which image channel feeds each network input; -1: none, the network sees zeros.
     low, high : float32 arrays, (channels,)
         Intensities that become 0 and 1.
     notes : tuple of str
@@ -67,6 +67,7 @@ class Plan:
         array = voxels[list(self.channels)].astype(np.float32)
         wide = (-1, *[1] * image.grid.ndim)
         array = (array - self.low.reshape(wide)) / (self.high - self.low).reshape(wide)
+        array[[c < 0 for c in self.channels]] = 0
         np.clip(array, -0.5, 2, out=array)
         if min(self.factor) < _COARSER:  # what a coarser voxel would have averaged, as the samples of a training do
             array = gaussian_filter(array, (0, *[0.4 / f if f < _COARSER else 0 for f in self.factor]))
@@ -178,6 +179,7 @@ def resize(array: NDArray[np.generic], shape: tuple[int, ...], order: int) -> ND
 def _channels(image: Image, spec: PreprocessSpec) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Which channel feeds each input, and a note where that was not a matter of names."""
     wanted, have = spec.channels, image.channels
+    needed = tuple(c for c in wanted if c not in spec.optional)
     if spec.any_channels:
         if len(have) > spec.any_channels:
             raise ModelError(
@@ -187,6 +189,10 @@ def _channels(image: Image, spec: PreprocessSpec) -> tuple[tuple[int, ...], tupl
         return tuple(range(len(have))), ()
     if set(wanted) <= set(have):
         return tuple(have.index(name) for name in wanted), ()
+    if spec.optional and (set(needed) <= set(have) or len(have) == len(needed)):
+        names = have if set(needed) <= set(have) else needed  # what has no names comes in the order of those needed
+        missing = [c for c in spec.optional if c not in names]
+        return tuple(names.index(c) if c in names else -1 for c in wanted), (f"without {', '.join(missing)}",)
     if len(have) == 1 and (len(wanted) == 1 or spec.gray_to_rgb):
         return (0,) * len(wanted), ()
     if len(have) == len(wanted):
@@ -207,15 +213,23 @@ def _levels(
     voxels = image.voxels(region)[sorted(set(channels))].astype(np.float32)
     if not np.isfinite(voxels).all():
         image.check_finite()
-    axes = None if spec.joint else tuple(range(1, voxels.ndim))
-    low, high = np.percentile(voxels, [spec.low, spec.high], axis=axes)
-    low, high = np.broadcast_to(low, len(voxels)), np.broadcast_to(high, len(voxels))
+    if spec.joint:
+        low, high = _percentiles(voxels, spec)
+        low, high = np.broadcast_to(low, len(voxels)), np.broadcast_to(high, len(voxels))
+    else:
+        low, high = np.array([_percentiles(v, spec) for v in voxels], dtype=np.float32).T
     # a percentile range of nothing (a few bright specks on black): fall back to the full range
     flat = high - low < 1e-6 * np.maximum(np.abs(high), 1e-6)
     top = voxels.reshape(len(voxels), -1).max(axis=1)
     high = np.where(flat, np.where(top > low, top, low), high)
     pick = np.searchsorted(sorted(set(channels)), channels)
     return low[pick].astype(np.float32), high[pick].astype(np.float32)
+
+
+def _percentiles(voxels: NDArray[np.float32], spec: PreprocessSpec) -> tuple[np.float32, np.float32]:
+    some = voxels[voxels != 0] if spec.inside else voxels
+    low, high = np.percentile(some if some.size else voxels, [spec.low, spec.high])
+    return low, high
 
 
 def _factor(grid: Grid, spec: PreprocessSpec) -> tuple[tuple[float, ...], tuple[str, ...]]:

@@ -153,6 +153,8 @@ def intensities(rng: np.random.Generator, spec: AugmentSpec, image: Floats, apar
     if rng.random() < spec.p_blur:
         sigma = rng.uniform(*spec.blur)
         image = gaussian_filter(image, (0, *[sigma] * len(spatial)))
+    if spec.p_coarse and rng.random() < spec.p_coarse:
+        image = thick(rng, spec.coarse, image)
     if rng.random() < spec.p_levels:
         count = image.shape[0] if apart else 1
         factor = np.exp(rng.uniform(np.log(0.4), np.log(1.8), count)).reshape(-1, *[1] * len(spatial))
@@ -165,6 +167,25 @@ def intensities(rng: np.random.Generator, spec: AugmentSpec, image: Floats, apar
             noise *= np.sqrt(np.clip(image[: len(noise)], 0.01, 1))
         image = image + noise.astype(np.float32)
     return np.clip(image, -0.5, 2).astype(np.float32)
+
+
+def thick(rng: np.random.Generator, thickness: tuple[float, float], image: Floats) -> Floats:
+    """Average voxels along one axis to thick slices, each channel's own, and interpolate between them again."""
+    out = image.copy()
+    for c in range(len(image)):
+        axis = int(rng.integers(image.ndim - 1))
+        length = image.shape[axis + 1]
+        count = max(2, round(length / float(np.exp(rng.uniform(*np.log(thickness))))))
+        edges = np.round(np.linspace(0, length, count + 1)).astype(int)
+        means = np.add.reduceat(image[c], edges[:-1], axis=axis)
+        shape = [-1 if a == axis else 1 for a in range(image.ndim - 1)]
+        means /= np.diff(edges).reshape(shape).astype(np.float32)
+        middle = (edges[:-1] + edges[1:] - 1) / 2
+        at = np.clip(np.interp(np.arange(length), middle, np.arange(count)), 0, count - 1)
+        low = np.minimum(at.astype(int), count - 2)
+        part = (at - low).reshape(shape).astype(np.float32)
+        out[c] = (1 - part) * np.take(means, low, axis) + part * np.take(means, low + 1, axis)
+    return out
 
 
 def paste(

@@ -40,7 +40,10 @@ class Sampler:
         image, labels, outside, classes = self._patch(rng, case)
         if spec.preprocess.any_channels:
             image = compose(rng, image, labels, self._channels(number))
-        image = intensities(rng, spec.augment, image, apart=bool(spec.preprocess.any_channels))
+        several = bool(spec.preprocess.any_channels or spec.preprocess.optional)
+        image = intensities(rng, spec.augment, image, apart=several)
+        if spec.preprocess.optional and rng.random() < spec.augment.p_drop:
+            image[[c in spec.preprocess.optional for c in spec.preprocess.channels]] = 0
         sample: Sample = {"image": image}
         for i, one in enumerate(spec.heads):
             head = heads.make(one)

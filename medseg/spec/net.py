@@ -56,6 +56,13 @@ class PreprocessSpec(Spec):
         ge=0,
         description="take all channels of an image, up to so many, in any order, whatever their names; 0: no",
     )
+    optional: tuple[str, ...] = Field(
+        default=(), description="which of the channels an image may lack; the network then sees zeros in their place"
+    )
+    inside: bool = Field(
+        default=False,
+        description="percentiles of the voxels that are not 0: for images of which all else was cut away, such as brains",
+    )
     gray_to_rgb: bool = Field(default=False, description="a one-channel image is repeated over all channels")
     low: float = Field(default=1.0, ge=0, lt=50, description="percentile that becomes 0")
     high: float = Field(default=99.8, gt=50, le=100, description="percentile that becomes 1")
@@ -69,6 +76,12 @@ class PreprocessSpec(Spec):
         description="objects of usual diameters between these, in voxels, are taken as they are; images of smaller or larger ones "
         "are resampled. None: no image is",
     )
+
+    @model_validator(mode="after")
+    def _one_needed(self) -> PreprocessSpec:
+        if self.optional and (self.any_channels or not set(self.optional) < set(self.channels)):
+            raise ValueError("optional names some of the channels, not all, and goes without any_channels")
+        return self
 
     @model_validator(mode="after")
     def _one_size(self) -> PreprocessSpec:

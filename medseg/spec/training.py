@@ -103,6 +103,11 @@ class AugmentSpec(Spec):
         le=1,
         description="random contrast and offset, of each channel where any may come, else of all together",
     )
+    p_coarse: float = Field(
+        default=0.0, ge=0, le=1, description="thick slices along one axis, brought back to the network's voxels"
+    )
+    coarse: tuple[float, float] = Field(default=(1.5, 5.0), description="thickness of such slices in voxels")
+    p_drop: float = Field(default=0.5, ge=0, le=1, description="leave out the channels that preprocess calls optional")
     p_channels: float = Field(default=0.3, ge=0, le=1, description="mix, permute or gray the channels of colour images")
     p_paste: float = Field(default=0.0, ge=0, le=1, description="paste instances of another image of the source")
     channels: tuple[float, ...] = Field(
