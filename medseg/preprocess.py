@@ -178,8 +178,9 @@ def resize(array: NDArray[np.generic], shape: tuple[int, ...], order: int) -> ND
 
 def _channels(image: Image, spec: PreprocessSpec) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Which channel feeds each input, and a note where that was not a matter of names."""
-    wanted, have = spec.channels, image.channels
-    needed = tuple(c for c in wanted if c not in spec.optional)
+    wanted, have = tuple(c.lower() for c in spec.channels), tuple(c.lower() for c in image.channels)
+    optional = tuple(c.lower() for c in spec.optional)
+    needed = tuple(c for c in wanted if c not in optional)
     if spec.any_channels:
         if len(have) > spec.any_channels:
             raise ModelError(
@@ -191,7 +192,7 @@ def _channels(image: Image, spec: PreprocessSpec) -> tuple[tuple[int, ...], tupl
         return tuple(have.index(name) for name in wanted), ()
     if spec.optional and (set(needed) <= set(have) or len(have) == len(needed)):
         names = have if set(needed) <= set(have) else needed  # what has no names comes in the order of those needed
-        missing = [c for c in spec.optional if c not in names]
+        missing = [c for c in spec.optional if c.lower() not in names]
         return tuple(names.index(c) if c in names else -1 for c in wanted), (f"without {', '.join(missing)}",)
     if len(have) == 1 and (len(wanted) == 1 or spec.gray_to_rgb):
         return (0,) * len(wanted), ()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medseg import io
+from medseg import io, shapes
 from medseg.errors import InputError, SpecError
 from medseg.grid import Grid
 from medseg.image import Image
@@ -227,9 +227,10 @@ def separate(
         target = out[place]
         target[found > 0] = found[found > 0] + count
         count += int(found.max(initial=0))
+    how = "distance" if spec.method == "shape" and out.ndim == 2 else spec.method
     record |= {
         "medseg": VERSION,
-        "method": f"separated by {spec.method}",
+        "method": f"separated by {how}",
         "options": spec.model_dump(mode="json"),
     }
     if of_each is not None:
@@ -255,7 +256,9 @@ def _cut(piece: Mask, values: Floats | None, grid: Grid, spec: SeparateSpec) -> 
     smooth = spec.smooth * min(grid.spacing)
     if spec.method == "components":
         found = piece.astype(np.int32)
-    elif spec.method == "distance":
+    elif spec.method == "shape" and piece.ndim == 3:
+        found = shapes.by_shape(piece, grid.spacing)
+    elif spec.method in ("distance", "shape"):
         # a voxel of background around it, so that the border of the box is no border of the image
         wide = np.pad(piece, 1)
         height = separation.depth(wide, grid.spacing, smooth)

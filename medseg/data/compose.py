@@ -25,12 +25,12 @@ from medseg import io
 from medseg.data.cases import data_root
 from medseg.ops import components
 from medseg.ops.labels import statistics
+from medseg.ops.separation import DEPTH
 
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
-DEPTH = 6.0  # voxels from the border to the deepest place of a group, at the scale of the network
 _SIDE = 72  # voxels of the field that a group is composed in
 _LEAST = 40  # voxels of a shape that is worth turning
 

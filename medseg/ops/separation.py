@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum_filter, zoom
 from skimage.segmentation import watershed
 
 from medseg.ops import components
@@ -17,6 +17,8 @@ from medseg.ops import components
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
+
+DEPTH = 6.0  # voxels from the border to the deepest place of a mask, at the scale that separation by shape was learned at
 
 
 def depth(mask: Mask, spacing: tuple[float, ...], smooth: float = 0.0) -> Floats:
@@ -38,6 +40,44 @@ def depth(mask: Mask, spacing: tuple[float, ...], smooth: float = 0.0) -> Floats
     if smooth > 0:
         inner = gaussian_filter(inner, [smooth / s for s in spacing], mode="nearest")
     return np.where(mask, inner, 0.0)
+
+
+def pictured(mask: Mask, spacing: tuple[float, ...]) -> npt.NDArray[np.uint8]:
+    """Return the depth inside a mask as an image on voxels of equal sides, so fine that its deepest place is `DEPTH` voxels deep.
+
+    Parameters
+    ----------
+    mask
+        2-D or 3-D, with background on all sides of what is to be seen whole.
+    spacing
+        Voxel size, array axis order.
+
+    Returns
+    -------
+    uint8 array
+        Same extent, 255 at the deepest; 0 outside.
+    """
+    deepest = float(distance_transform_edt(np.pad(mask, 1), sampling=spacing).max())
+    step = deepest / DEPTH
+    # the depth of a narrow mask on coarse voxels says little before it is put on finer ones
+    for _ in range(2):
+        shape = [max(1, round(n * s / step)) for n, s in zip(mask.shape, spacing, strict=True)]
+        factor = [n / m for n, m in zip(shape, mask.shape, strict=True)]
+        fine = zoom(mask.astype(np.float32), factor, order=1, grid_mode=True, mode="nearest") > 0.5
+        inside = np.asarray(distance_transform_edt(fine))
+        if not fine.any() or abs(inside.max() - DEPTH) < 0.5:
+            break
+        step *= float(inside.max()) / DEPTH
+    return np.round(inside / max(float(inside.max()), 1e-9) * 255).astype(np.uint8)
+
+
+def filled(mask: Mask, labels: Labels) -> Labels:
+    """Give each voxel of a mask the label of the nearest labelled voxel, and the others none; of a mask without labels make one."""
+    kept = np.where(mask, labels, 0)
+    if not kept.any():
+        return mask.astype(np.int32)
+    nearest = distance_transform_edt(kept == 0, return_distances=False, return_indices=True)
+    return np.where(mask, kept[tuple(nearest)], 0).astype(np.int32)
 
 
 def by_height(mask: Mask, height: Floats, ratio: float) -> Labels:

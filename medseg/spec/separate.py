@@ -1,4 +1,4 @@
-"""Spec of how a mask is cut into objects without a network."""
+"""Spec of how a mask is cut into objects."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class SeparateSpec(Spec):
     The shares are those that did best on composed groups of touching lesions; see docs/explanation/separating-instances.md.
     """
 
-    method: Literal["components", "distance", "intensity"] = Field(
-        default="distance",
-        description="components: connected pieces; distance: cut where the shape narrows; intensity: where the image dips",
+    method: Literal["shape", "components", "distance", "intensity"] = Field(
+        default="shape",
+        description="shape: a network that learned shapes, 3-D only (2-D: distance); components: connected pieces; "
+        "distance: cut where the shape narrows; intensity: where the image dips",
     )
     ratio: float = Field(
         default=0.75,
