@@ -6,6 +6,7 @@ class. Unknown keys are refused. Specs that come in several kinds are told apart
 
 from medseg.spec.base import Spec, load_yaml, parse
 from medseg.spec.finding import FindingSpec
+from medseg.spec.follow import FollowSpec
 from medseg.spec.heads import (
     HEAD_SPECS,
     EmbeddingSpec,
@@ -30,6 +31,7 @@ __all__ = [
     "FindingSpec",
     "FlowSpec",
     "HEAD_SPECS",
+    "FollowSpec",
     "HeadBase",
     "HeadSpec",
     "MeasureSpec",
