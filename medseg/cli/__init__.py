@@ -20,6 +20,7 @@ from medseg.cli import (
     convert,
     demo,
     evaluate,
+    follow,
     info,
     measure,
     models,
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.command("segment")(segment.segment)
 app.command("separate")(separate.separate)
 app.command("measure")(measure.measure)
+app.command("follow")(follow.follow)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)
 app.command("info")(info.info)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medseg.cli.common import say
-from medseg.errors import MedsegWarning
+from medseg.errors import InputError, MedsegWarning
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from medseg.image import Image
     from medseg.instances import Instances
     from medseg.spec import FindingSpec, MeasureSpec, SeparateSpec
@@ -90,6 +92,47 @@ def finding(what: str | None, site: str | None, nodal: bool, role: str | None) -
     if role:
         told["role"] = role
     return parse(FindingSpec, told, "options") if told else None
+
+
+def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -> pd.DataFrame:
+    """What a person said of lesions: of all by options, of single ones by a table with id and finding_site, nodal or role.
+
+    Raises
+    ------
+    InputError
+        The table cannot be read, has other columns missing, or says what no lesion can be.
+    """
+    import pandas as pd
+
+    out = pd.DataFrame({"id": lesions.table["id"].to_numpy()})
+    if named is not None:
+        out = out.assign(finding_site=named.site[2] if named.site else "", nodal=named.nodal, role=named.role)
+    if path is None:
+        return out
+    try:
+        said = pd.read_csv(path, dtype={"finding_site": str, "role": str}, keep_default_na=False)
+    except (OSError, ValueError):
+        raise InputError(f"{path}: cannot be read as a table; give .csv with id, finding_site, nodal, role") from None
+    if "id" not in said or said["id"].duplicated().any() or not pd.api.types.is_integer_dtype(said["id"]):
+        raise InputError(f"{path}: needs a column id with each lesion's number once")
+    if strange := sorted(set(said["id"].tolist()) - set(out["id"].tolist())):
+        raise InputError(f"{path}: there is no lesion {strange[0]}")
+    said = said.set_index("id")
+    if "role" in said and (bad := sorted(set(said["role"]) - {"", "target", "non-target", "new"})):
+        raise InputError(f"{path}: {bad[0]!r} is no role; use target, non-target or new")
+    if "nodal" in said:
+        flags = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+        words = said["nodal"].astype(str).str.strip().str.lower()
+        if bad := sorted(set(words) - set(flags)):
+            raise InputError(f"{path}: nodal is true or false, not {bad[0]!r}")
+        said = said.assign(nodal=words.map(flags))
+    if "finding_site" in said:
+        said = said.assign(finding_site=[_site(text)[2] if text.strip() else "" for text in said["finding_site"]])
+    for name in ("finding_site", "nodal", "role"):
+        if name in said:
+            told = out["id"].map(said[name])
+            out[name] = told.where(told.notna(), out[name] if name in out else (False if name == "nodal" else ""))
+    return out
 
 
 def _site(text: str) -> tuple[str, str, str]:

@@ -63,8 +63,8 @@ def segment(
         str | None, typer.Option(help='A rule in place of a model: "SUV>4", "SUV>4, 41%", "HU>=200", ">p99", otsu.')
     ] = None,
     method: Annotated[
-        str, typer.Option(help="How a rule's foreground is cut: components, distance or intensity.")
-    ] = "distance",
+        str, typer.Option(help="How a rule's foreground is cut: shape, components, distance or intensity.")
+    ] = "shape",
     min_volume: Annotated[
         float, typer.Option(min=0, help="Smallest object of a rule in mm3 (mm2; voxels without spacing).")
     ] = 0.0,
@@ -127,7 +127,7 @@ def segment(
         deidentify,
     )
     if threshold is None:
-        if method != "distance" or min_volume:
+        if method != "shape" or min_volume:
             raise typer.BadParameter("belongs to --threshold, which is not given", param_hint="--method, --min-volume")
         source: _Models | Rules = _Models(model, options)
     else:

@@ -25,8 +25,10 @@ def separate(
     series: Annotated[str | None, typer.Option(help="Which series of a DICOM folder; see: medseg series.")] = None,
     method: Annotated[
         str,
-        typer.Option(help="components: connected pieces; distance: where it narrows; intensity: where the image dips."),
-    ] = "distance",
+        typer.Option(
+            help="shape: as learned; components: pieces; distance: where it narrows; intensity: where the image dips."
+        ),
+    ] = "shape",
     min_volume: Annotated[
         float,
         typer.Option(min=0, help="mm3 (mm2; voxels without spacing) under which a piece joins its neighbour or goes."),

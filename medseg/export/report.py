@@ -75,10 +75,10 @@ def write_report(instances: Instances, image: Image, table: pd.DataFrame, path: 
     text = environment.from_string(template).render(
         case=case,
         facts=_facts(instances, image),
-        totals=[(_TOTALS[k], _number(int(v) if k == "count" else v)) for k, v in burden(table).items()],
+        totals=[(_TOTALS[k], number(int(v) if k == "count" else v)) for k, v in burden(table).items()],
         notes=[*table.attrs.get("notes", []), *(image.source.notes if image.source else ())],
         overview=_png(draw(image, instances)),
-        slices=[_key_slice(instances, image, row) for _, row in shown.iterrows()],
+        slices=[key_slice(instances, image, row) for _, row in shown.iterrows()],
         table=_rows(in_unit(order, "um") if image.length_unit == "um" else order),
         more=max(0, len(table) - LISTED),
         count=len(table),
@@ -103,7 +103,7 @@ def _rows(table: pd.DataFrame) -> dict[str, Any]:
     some = table[columns].head(LISTED)
     return {
         "heads": [_COLUMNS[name] for name in columns],
-        "rows": [[_number(value) for value in row] for row in some.itertuples(index=False)],
+        "rows": [[number(value) for value in row] for row in some.itertuples(index=False)],
         "colours": [_hex(int(id)) for id in some["id"]],
     }
 
@@ -112,7 +112,7 @@ def _empty(column: pd.Series) -> bool:
     return len(column) > 0 and bool(column.isna().all() or (column == "").all())
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
     """Return a value as a reader wants it: three digits, yes or no, a dash for none."""
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
@@ -139,8 +139,21 @@ def _colour(id: int) -> list[int]:
 # ---------------------------------------------------------------- key slices
 
 
-def _key_slice(instances: Instances, image: Image, row: pd.Series) -> dict[str, str]:
-    """Draw one instance in the slice of its axes, with its outline, its neighbours' outlines and the axes."""
+def key_slice(instances: Instances, image: Image, row: pd.Series) -> dict[str, str]:
+    """Draw one instance in the slice of its axes, with its outline, its neighbours' outlines and the axes.
+
+    Parameters
+    ----------
+    instances, image : Instances, Image
+        In one world.
+    row : Series
+        Of the table of measurements; without axes, the slice of the centroid is drawn.
+
+    Returns
+    -------
+    dict
+        id, colour (hex), png (base64) and told (what the caption says).
+    """
     grid = instances.grid
     axis = grid.axes.index(row["axes_axis"]) if "axes_axis" in row else 0
     number = int(row["axes_slice"]) if "axes_slice" in row else int(row[f"centroid_{grid.axes[0]}"])

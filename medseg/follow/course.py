@@ -17,7 +17,7 @@ from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io.clinical.study import uid_from
 from medseg.measure import measure
-from medseg.measure.lesions import masks
+from medseg.measure.lesions import masks, plane_of
 from medseg.measure.recist import measured
 from medseg.spec import FollowSpec, MeasureSpec
 
@@ -122,13 +122,12 @@ def follow(
     """
     spec = spec or FollowSpec()
     ordered, notes = _ordered(visits, force)
+    measures = _one_plane(ordered, measures or MeasureSpec(), notes)
     tables = [_table(visit, measures, notes, number) for number, visit in enumerate(ordered)]
     alignments = [Alignment("none", float("nan"))]
     for visit in ordered[1:]:
         alignments.append(align(visit.image, ordered[0].image, spec.registration, spec.knot))
-    bodies = [
-        bodies_of(visit.lesions, alignment) for visit, alignment in zip(ordered, alignments, strict=True)
-    ]
+    bodies = [bodies_of(visit.lesions, alignment) for visit, alignment in zip(ordered, alignments, strict=True)]
     lesions: list[_Lesion] = []
     rows: list[dict[str, Any]] = []
     owners: list[dict[int, _Lesion]] = []
@@ -161,6 +160,22 @@ def _ordered(visits: Sequence[Visit], force: bool) -> tuple[list[Visit], list[st
         ordered = list(visits)
         notes.append("not every visit has a date: taken in the order given, the first as baseline")
     return [replace(v, name=v.name or f"visit {i}") for i, v in enumerate(ordered)], notes
+
+
+def _one_plane(visits: Sequence[Visit], measures: MeasureSpec, notes: list[str]) -> MeasureSpec:
+    """Measure all visits in one plane: in the axial one where each by itself would be measured in another."""
+    if measures.plane != "auto" or any(v.lesions.grid.ndim != 3 or not v.lesions.grid.known for v in visits):
+        return measures
+    normals = set()
+    for visit in visits:
+        grid, source = visit.lesions.grid, visit.image.source
+        sliced = source is not None and source.format == "dicom" and visit.image.grid.matches(grid)
+        axis, _ = plane_of(grid, measures, sliced)
+        normals.add(int(np.argmax(np.abs(grid.affine[:3, axis]))))
+    if len(normals) == 1 or any(v.lesions.grid.space != "patient" for v in visits):
+        return measures
+    notes.append("the visits were scanned in different planes: axes are measured in the axial plane at all of them")
+    return measures.model_copy(update={"plane": "axial"})
 
 
 def _table(visit: Visit, measures: MeasureSpec | None, notes: list[str], number: int) -> pd.DataFrame:
@@ -215,7 +230,17 @@ def _visit(
                     new = _begin(number, visit, b, bodies, lesions, known[a].number)
                     owner[int(ids[b])] = new
                     rows.append(_row(new, number, "split", int(ids[b]), None))
-            rows.append(_go_on(known[a], number, int(ids[largest]), bodies[largest], spec, "split", sum(bodies[b].volume for b in kin)))
+            rows.append(
+                _go_on(
+                    known[a],
+                    number,
+                    int(ids[largest]),
+                    bodies[largest],
+                    spec,
+                    "split",
+                    sum(bodies[b].volume for b in kin),
+                )
+            )
             owner[int(ids[largest])] = known[a]
     for b, parents in origins.items():
         if int(ids[b]) in owner:
@@ -226,7 +251,9 @@ def _visit(
             one.into, one.present = main.number, False
             rows.append(_row(one, number, "merged", 0, -100.0))
         total = sum(one.volume for one in (main, *gone))
-        rows.append(_go_on(main, number, int(ids[b]), bodies[b], spec, "merged" if gone else "", bodies[b].volume, total))
+        rows.append(
+            _go_on(main, number, int(ids[b]), bodies[b], spec, "merged" if gone else "", bodies[b].volume, total)
+        )
         owner[int(ids[b])] = main
     for b in range(len(bodies)):
         if int(ids[b]) not in owner:
@@ -242,9 +269,7 @@ def _visit(
     return owner
 
 
-def _begin(
-    number: int, visit: Visit, b: int, bodies: list[Body], lesions: list[_Lesion], origin: int
-) -> _Lesion:
+def _begin(number: int, visit: Visit, b: int, bodies: list[Body], lesions: list[_Lesion], origin: int) -> _Lesion:
     """Begin the course of a lesion: its UID is the one it has, else made of what does not depend on the order of files."""
     id = int(visit.lesions.table["id"].iloc[b])
     record = visit.lesions.provenance.get("segments", [])
@@ -262,7 +287,14 @@ def _begin(
 
 
 def _go_on(
-    one: _Lesion, number: int, id: int, body: Body, spec: FollowSpec, how: str, volume: float, before: float | None = None
+    one: _Lesion,
+    number: int,
+    id: int,
+    body: Body,
+    spec: FollowSpec,
+    how: str,
+    volume: float,
+    before: float | None = None,
 ) -> dict[str, Any]:
     """Write the row of a lesion that is seen again. `volume` is all that became of it, `before` all that went into it."""
     was = one.volume if before is None else before
@@ -294,6 +326,7 @@ def _row(one: _Lesion, number: int, state: str, id: int, change: float | None) -
 def _ledger(rows: list[dict[str, Any]], visits: Sequence[Visit], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     columns = ["lesion", "tracking_uid", "visit", "name", "date", "day", "state", "into", "origin", "id", "change_pct"]
     out = pd.DataFrame(rows, columns=[c for c in columns if c not in ("name", "date", "day")])
+    out = out.astype(dict.fromkeys(("lesion", "visit", "into", "origin", "id"), np.int32) | {"change_pct": np.float64})
     every = pd.concat([table.assign(visit=k) for k, table in enumerate(tables)], ignore_index=True)
     out = out.merge(every.drop(columns=["class"], errors="ignore"), on=["visit", "id"], how="left")
     out = out.sort_values(["lesion", "visit"], kind="stable", ignore_index=True)
@@ -313,7 +346,14 @@ def _ledger(rows: list[dict[str, Any]], visits: Sequence[Visit], tables: Sequenc
     days = (dates - dates.iloc[0]).dt.days if dates.notna().all() else pd.Series([np.nan] * len(visits))
     out["name"], out["date"] = out["visit"].map(lambda k: visits[k].name), out["visit"].map(lambda k: visits[k].date)
     out["day"] = out["visit"].map(days).astype("Int64")
-    return out[[*columns, "baseline_pct", "counts_mm", *[c for c in out if c not in columns and c not in ("baseline_pct", "counts_mm")]]]
+    return out[
+        [
+            *columns,
+            "baseline_pct",
+            "counts_mm",
+            *[c for c in out if c not in columns and c not in ("baseline_pct", "counts_mm")],
+        ]
+    ]
 
 
 def _tracked(visit: Visit, owner: dict[int, _Lesion]) -> Visit:

@@ -51,7 +51,8 @@ def respond(course: Course) -> Response:
     may = eligible(first, thickness) if len(first) else pd.Series([], dtype=str)
     targets = tuple(int(n) for n in first["lesion"][chosen.to_numpy(dtype=bool)])
     roles = {
-        int(n): "target" if n in targets else ("normal" if may[n] == "normal" else "non-target") for n in first["lesion"]
+        int(n): "target" if n in targets else ("normal" if may[n] == "normal" else "non-target")
+        for n in first["lesion"]
     }
     began = ledger.groupby("lesion").first()
     origin = {int(n): int(row["origin"]) for n, row in began.iterrows()}

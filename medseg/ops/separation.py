@@ -18,7 +18,9 @@ Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
-DEPTH = 6.0  # voxels from the border to the deepest place of a mask, at the scale that separation by shape was learned at
+DEPTH = (
+    6.0  # voxels from the border to the deepest place of a mask, at the scale that separation by shape was learned at
+)
 
 
 def depth(mask: Mask, spacing: tuple[float, ...], smooth: float = 0.0) -> Floats:

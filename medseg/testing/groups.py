@@ -23,7 +23,11 @@ from medseg.ops.labels import statistics
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
 
-PATIENTS = ("patient01", "patient02", "patient03")  # of ms_ljubljana_mni; left out by medseg.data.compose, as are sarcomas
+PATIENTS = (
+    "patient01",
+    "patient02",
+    "patient03",
+)  # of ms_ljubljana_mni; left out by medseg.data.compose, as are sarcomas
 _LEAST = 20  # voxels of an object that has a shape
 _MOST = 44  # voxels along the longest side of an object
 

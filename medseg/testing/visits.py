@@ -91,7 +91,11 @@ def pair(image: Image, inside: npt.NDArray[np.bool_], seed: int, count: int = 8)
 
 
 def _free(
-    rng: np.random.Generator, grid: Grid, room: npt.NDArray[np.int64], taken: list[tuple[FloatArray, float]], apart: bool
+    rng: np.random.Generator,
+    grid: Grid,
+    room: npt.NDArray[np.int64],
+    taken: list[tuple[FloatArray, float]],
+    apart: bool,
 ) -> _Ball | None:
     """Draw an ellipsoid of 7 to 18 mm that keeps 6 mm from the others."""
     for _ in range(200):
