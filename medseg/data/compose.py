@@ -1,18 +1,13 @@
-"""Groups of touching objects with known truth, composed of real shapes: what the separation network learns from.
+"""Groups of touching objects with known truth, composed of real shapes: what separation by shape learns from.
 
-    python -m medseg.data.compose runs/groups --count 600
-
-Shapes are lesions of patients with multiple sclerosis, tumours, nuclei, parts of the hippocampus, and ellipsoids. Each is
-turned, stretched and scaled; up to six are pushed against one another until they touch or overlap a little. The group is then
-put on voxels as coarse as a scanner's, and back onto the scale that the network works at, so that it sees the steps of coarse
-voxels too. Patients and families that separation is measured on are left out.
+Shapes are lesions of patients with multiple sclerosis, tumours, nuclei, parts of the hippocampus, and ellipsoids. Each is turned,
+stretched and scaled; up to six are pushed against one another until they touch or overlap a little. The group is then put on voxels
+as coarse as a scanner's. Patients and families that separation is measured on are left out.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +17,14 @@ from scipy.ndimage import affine_transform, distance_transform_edt, zoom
 from scipy.spatial.transform import Rotation
 
 from medseg import io
-from medseg.data.cases import data_root
 from medseg.ops import components
 from medseg.ops.labels import statistics
-from medseg.ops.separation import DEPTH
 
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
+LEFT_OUT = ("patient19", "patient26", "patient01", "patient02", "patient03", "sarcoma")  # what separation is measured on
 _SIDE = 72  # voxels of the field that a group is composed in
 _LEAST = 40  # voxels of a shape that is worth turning
 
@@ -187,89 +181,56 @@ def _approach(taken: Mask, mask: Mask, middle: Floats, way: Floats, aim: float) 
     return None
 
 
-def seen(labels: Labels, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], Labels]:
-    """Put a group on coarse voxels and back, as a scan of it would be brought to the network's scale.
+def scanned(labels: Labels, rng: np.random.Generator) -> tuple[Labels, tuple[float, float, float]]:
+    """Put a group on voxels as coarse as a scanner's, at most so coarse that the smallest object is still two voxels across.
 
     Returns
     -------
-    image : uint8
-        Depth inside the mask, 255 at the deepest.
     labels : int32
-        The truth on the same voxels.
+        The truth on such voxels: of each object its largest piece, and what touches it; cut to the group, with a rim.
+    spacing : tuple of float
+        In voxels of the group.
     """
-    # at most so coarse that the smallest object is still two voxels across
     size = np.bincount(labels.ravel())[1:]
     most = max(1.0, (6 * size[size > 0].min() / np.pi) ** (1 / 3) / 2)
     coarse = np.exp(rng.uniform(0, np.log(most))) * np.array([np.exp(rng.choice([0, rng.uniform(0, 0.9)])), 1, 1])
     coarse = rng.permutation(coarse)
     if rng.random() < 0.3:
         coarse = np.ones(3)
-    size = np.maximum(2, np.round(np.array(labels.shape) / coarse)).astype(int)
-    at = [np.minimum((np.arange(n) + 0.5) * m / n, m - 1).astype(int) for n, m in zip(size, labels.shape, strict=True)]
-    scanned = labels[np.ix_(*at)]
-    back = zoom(
-        (scanned > 0).astype(np.float32), np.array(labels.shape) / size, order=1, grid_mode=True, mode="nearest"
-    )
-    mask = back > 0.5
-    deep = np.asarray(distance_transform_edt(mask))
-    if not mask.any():
-        return np.zeros(labels.shape, np.uint8), np.zeros(labels.shape, np.int32)
-    # a voxel of the mask that no object had belongs to the nearest
-    nearest = distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
-    truth = np.where(mask, labels[tuple(nearest)], 0).astype(np.int32)
-    scale = DEPTH / float(deep.max())
-    picture = zoom(deep.astype(np.float32), scale, order=1, grid_mode=True, mode="nearest")
-    ids = zoom(truth, scale, order=0, grid_mode=True, mode="nearest")
-    return np.round(picture / picture.max() * 255).astype(np.uint8), _own(ids, picture > 0)
+    count = np.maximum(2, np.round(np.array(labels.shape) / coarse)).astype(int)
+    at = [np.minimum((np.arange(n) + 0.5) * m / n, m - 1).astype(int) for n, m in zip(count, labels.shape, strict=True)]
+    out = labels[np.ix_(*at)]
+    out = _own(out, out > 0)
+    where = np.argwhere(out)
+    if len(where):
+        out = np.pad(out[tuple(slice(a, b + 1) for a, b in zip(where.min(0), where.max(0), strict=True))], 2)
+    z, y, x = (m / n for n, m in zip(count, labels.shape, strict=True))
+    return out, (float(z), float(y), float(x))
 
 
 def _own(labels: Labels, mask: Mask) -> Labels:
     """Keep the largest piece of each object, and give the crumbs to whom they touch."""
     kept = components.largest_pieces(np.where(mask, labels, 0).astype(np.int32), 8)
+    if not kept.any():
+        return kept
     nearest = distance_transform_edt(kept == 0, return_distances=False, return_indices=True)
     return np.where(mask & (labels > 0), kept[tuple(nearest)], 0).astype(np.int32)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write images and labels."""
-    import tifffile
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--count", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--leave-out", nargs="*", default=["patient19", "patient26", "patient01", "patient02", "patient03", "sarcoma"]
-    )
-    given = parser.parse_args(arguments)
-    shapes = library(data_root(), given.leave_out)
+def groups(shapes: Sequence[Shape], count: int, seed: int) -> Iterator[tuple[Labels, tuple[float, float, float]]]:
+    """Yield scanned groups with their spacing; lesions come twice, as they are what is separated and the most irregular."""
     families = sorted({s.family for s in shapes})
     by_family = {f: [s for s in shapes if s.family == f] for f in families}
-
-    # lesions come twice: they are what is separated, and the most irregular
     drawn = sorted({*families, "ellipsoid"}) + [f for f in families if f == "lesion"]
 
     def draw(rng: np.random.Generator) -> Shape:
         family = str(rng.choice(drawn))
         return ellipsoid(rng) if family == "ellipsoid" else by_family[family][int(rng.integers(len(by_family[family])))]
 
-    for name in ("images", "labels"):
-        (given.output / name).mkdir(parents=True, exist_ok=True)
-    written = 0
-    for number in range(given.count):
-        rng = np.random.default_rng([given.seed, number])
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
         labels = compose(draw, rng)
-        if labels is None:
-            continue
-        picture, truth = seen(labels, rng)
-        if not truth.any():
-            continue
-        stem = f"group{number:04d}"
-        for name, array in (("images", picture), ("labels", truth.astype(np.uint16))):
-            tifffile.imwrite(given.output / name / f"{stem}.tif", array, compression="zlib", metadata={"axes": "ZYX"})
-        written += 1
-    sys.stdout.write(f"{written} groups of {len(shapes)} shapes in {given.output}\n")
-
-
-if __name__ == "__main__":
-    main()
+        if labels is not None:
+            found, spacing = scanned(labels, rng)
+            if found.any():
+                yield found, spacing

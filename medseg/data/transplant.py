@@ -144,9 +144,12 @@ def compose(brain: Brain, donors: Sequence[Mask], rng: np.random.Generator) -> t
         flair, t1 = heal(brain, gone, rng)
         labels = np.where(gone, 0, labels).astype(np.int32)
     level = float(np.median(flair[brain.white > 0.8]))
-    # another scanner: gray and white matter nearer to each other or farther apart, fluid less dark
-    flair = flair + level * (rng.uniform(-0.12, 0.12) * brain.white + max(0, rng.normal(0, 0.12)) * brain.fluid)
-    t1 = t1 * (1 + rng.uniform(-0.1, 0.1) * brain.white)
+    # another scanner: gray matter brighter or darker beside white matter, not everywhere alike, and fluid less dark
+    gray = np.clip(1 - brain.white - brain.fluid, 0, 1)
+    field = smooth_field(rng, (5, 5, 5), gray.shape).astype(np.float32)
+    contrast = rng.uniform(-0.1, 0.25) + rng.uniform(0, 0.12) * field
+    flair = flair + level * (contrast * gray + max(0, rng.normal(0, 0.15)) * brain.fluid)
+    t1 = t1 * (1 + rng.uniform(-0.12, 0.12) * gray)
     masks = _placed(brain, labels, donors, rng)
     flair, t1 = _drawn(brain, flair, t1, masks, rng)
     out = np.stack([flair, t1]) * brain.inside
@@ -235,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write, for each patient, brains composed of that one's to train and tune on, and the other patient as is to report on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--count", type=int, default=24, help="composed brains per patient to train on")
+    parser.add_argument("--count", type=int, default=48, help="composed brains per patient to train on")
     parser.add_argument("--tune", type=int, default=4, help="composed brains per patient to tune on")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args(arguments)

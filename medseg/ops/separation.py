@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum_filter, zoom
+from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum_filter
 from skimage.segmentation import watershed
 
 from medseg.ops import components
@@ -42,35 +42,6 @@ def depth(mask: Mask, spacing: tuple[float, ...], smooth: float = 0.0) -> Floats
     if smooth > 0:
         inner = gaussian_filter(inner, [smooth / s for s in spacing], mode="nearest")
     return np.where(mask, inner, 0.0)
-
-
-def pictured(mask: Mask, spacing: tuple[float, ...]) -> npt.NDArray[np.uint8]:
-    """Return the depth inside a mask as an image on voxels of equal sides, so fine that its deepest place is `DEPTH` voxels deep.
-
-    Parameters
-    ----------
-    mask
-        2-D or 3-D, with background on all sides of what is to be seen whole.
-    spacing
-        Voxel size, array axis order.
-
-    Returns
-    -------
-    uint8 array
-        Same extent, 255 at the deepest; 0 outside.
-    """
-    deepest = float(distance_transform_edt(np.pad(mask, 1), sampling=spacing).max())
-    step = deepest / DEPTH
-    # the depth of a narrow mask on coarse voxels says little before it is put on finer ones
-    for _ in range(2):
-        shape = [max(1, round(n * s / step)) for n, s in zip(mask.shape, spacing, strict=True)]
-        factor = [n / m for n, m in zip(shape, mask.shape, strict=True)]
-        fine = zoom(mask.astype(np.float32), factor, order=1, grid_mode=True, mode="nearest") > 0.5
-        inside = np.asarray(distance_transform_edt(fine))
-        if not fine.any() or abs(inside.max() - DEPTH) < 0.5:
-            break
-        step *= float(inside.max()) / DEPTH
-    return np.round(inside / max(float(inside.max()), 1e-9) * 255).astype(np.uint8)
 
 
 def filled(mask: Mask, labels: Labels) -> Labels:

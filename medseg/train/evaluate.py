@@ -26,7 +26,8 @@ def score_cases(
     """Segment each case and score it; `metrics`, `tolerance` and `unit` as for `medseg.metrics.score_case`."""
     for one in files:
         image, drawn = one.load()
-        *_, last = run(image, model, options)
+        # what a training lists is what its model is for, whatever the file says of its modality
+        *_, last = run(image, model, (options or RunSpec()).model_copy(update={"force": True}))
         if not isinstance(last, Finished):
             raise RuntimeError("a run ends with Finished")
         found, ignore = last.instances, drawn.ignore
