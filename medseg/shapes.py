@@ -54,7 +54,13 @@ class MergeNet:
     def to_json(self) -> dict[str, Any]:
         """Return all of it as plain numbers, five digits each."""
         short = [[_short(w), _short(b)] for w, b in self.layers]
-        return {"features": list(merging.FEATURES), "mean": _short(self.mean), "scale": _short(self.scale), "layers": short, "least": self.least}
+        return {
+            "features": list(merging.FEATURES),
+            "mean": _short(self.mean),
+            "scale": _short(self.scale),
+            "layers": short,
+            "least": self.least,
+        }
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> MergeNet:

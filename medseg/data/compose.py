@@ -24,8 +24,16 @@ Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
-LEFT_OUT = ("patient19", "patient26", "patient01", "patient02", "patient03", "sarcoma")  # what separation is measured on
+LEFT_OUT = (
+    "patient19",
+    "patient26",
+    "patient01",
+    "patient02",
+    "patient03",
+    "sarcoma",
+)  # what separation is measured on
 _SIDE = 72  # voxels of the field that a group is composed in
+_CONFLUENT = 1500  # voxels
 _LEAST = 40  # voxels of a shape that is worth turning
 
 
@@ -76,9 +84,8 @@ def library(root: Path, leave_out: Sequence[str] = ()) -> list[Shape]:
     """
     shapes: list[Shape | None] = []
     for path in sorted((root / "lesions" / "ms_ljubljana_mni").glob("patient*/GOLD_STANDARD*.nii.gz")):
-        shapes += _each(
-            components.label(io.load_labels(path).labels > 0), path, (1.0, 1.0, 1.0), "lesion", path.parent.name
-        )
+        lesions = single(components.label(io.load_labels(path).labels > 0))
+        shapes += _each(lesions, path, (1.0, 1.0, 1.0), "lesion", path.parent.name)
     for path in sorted((root / "lesions" / "msd_hippocampus" / "labelsTr").glob("*.nii.gz"))[::4]:
         shapes += _each(io.load_labels(path).labels, path, (1.0, 1.0, 1.0), "hippocampus", path.name.split(".")[0])
     for path in sorted((root / "cells" / "bbbc050_mouse_embryo" / "labels").glob("*.tif"))[::2]:
@@ -90,6 +97,12 @@ def library(root: Path, leave_out: Sequence[str] = ()) -> list[Shape]:
         found = io.load_labels(path)
         shapes += _each(components.label(found.labels > 0), path, found.grid.spacing, "tumour", path.name.split("_")[0])
     return [s for s in shapes if s is not None and not {s.family, s.group} & set(leave_out)]
+
+
+def single(lesions: Labels) -> Labels:
+    """Leave out components of a multiple sclerosis mask that are so large (1.5 mL at 1 mm) that they are mostly several lesions."""
+    size = components.sizes(lesions)
+    return np.where((size > _CONFLUENT)[lesions], 0, lesions).astype(np.int32)
 
 
 def _each(labels: Labels, path: Path, spacing: Sequence[float], family: str, group: str) -> list[Shape | None]:

@@ -133,6 +133,12 @@ class TrainSpec(Spec):
     heads: tuple[HeadSpec, ...] = Field(min_length=1)
     data: DataSpec
     augment: AugmentSpec = AugmentSpec()
+    choose_at: tuple[float, ...] = Field(
+        default=(0.5, 0.6, 0.7, 0.8),
+        min_length=1,
+        description="IoU thresholds over which AP is averaged while head and settings are chosen; scores are calibrated at the "
+        "first",
+    )
     patch: tuple[int, ...]
     batch: int = Field(default=8, ge=1)
     accumulate: int = Field(default=1, ge=1, description="parts that a batch is cut into, where memory is short")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt, zoom
 
 from medseg import io
+from medseg.data.compose import single
 from medseg.grid import Grid
 from medseg.ops import components
 from medseg.ops.labels import statistics
@@ -60,7 +61,7 @@ def shapes(root: Path) -> dict[str, list[Mask]]:
     lesions: list[Mask] = []
     for patient in PATIENTS:
         path = next((root / "lesions" / "ms_ljubljana_mni" / patient).glob("GOLD_STANDARD*.nii.gz"))
-        lesions += _boxes(components.label(io.load_labels(path).labels > 0))
+        lesions += _boxes(single(components.label(io.load_labels(path).labels > 0)))
     tumours: list[Mask] = []
     for path in sorted((root / "lesions" / "sts_sarcoma" / "nifti").rglob("*mask*.nii*")):
         found = io.load_labels(path)

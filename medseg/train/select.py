@@ -27,8 +27,6 @@ from medseg.spec import CalibrationSpec, HeadBase, ModelSpec, TrainSpec
 from medseg.train.evaluate import score_cases
 from medseg.train.loop import RECIPE, fingerprint
 
-# AP is averaged over these while choosing: finding objects counts, and so do their outlines.
-CHOOSE_AT = (0.5, 0.6, 0.7, 0.8)
 _SHARES = (0.0, 0.03, 0.06, 0.1, 0.15)  # of the usual instance, under which others are too small to be one
 
 
@@ -82,15 +80,15 @@ def finish(
     model = Model.load(untuned, str(device))
     maps = [model.maps(case.image) for case in cases]
     untuned.unlink()
-    choices = [choose(head, i, cases, [m[i] for m in maps]) for i, head in enumerate(spec.heads)]
+    choices = [choose(head, i, cases, [m[i] for m in maps], spec.choose_at) for i, head in enumerate(spec.heads)]
     for choice in choices:
         yield f"tune: {choice.spec.kind} mean AP {choice.score:.3f} with {_settings(choice)}"
     best = max(choices, key=lambda c: c.score)
     chosen = [m[best.index] for m in maps]
     head = best.spec
     found = [_found(head, case, one, best.share) for case, one in zip(cases, chosen, strict=True)]
-    trust = calibrate(cases, found)
-    least = cutoff(cases, found, trust)
+    trust = calibrate(cases, found, spec.choose_at[0])
+    least = cutoff(cases, found, trust, spec.choose_at)
     yield f"kept: {head.kind}, {_told(trust)}, instances with a score of {least:g} or more"
     kept = {k: v for k, v in weights.items() if ".heads." not in f".{k}"}
     own = f"heads.{best.index}."
@@ -121,10 +119,12 @@ def _together(members: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {f"{i}.{name}": value for i, one in enumerate(members) for name, value in one.items()}
 
 
-def choose(head: HeadBase, index: int, cases: tuple[Case, ...], maps: list[NDArray[np.float32]]) -> Choice:
+def choose(
+    head: HeadBase, index: int, cases: tuple[Case, ...], maps: list[NDArray[np.float32]], at: tuple[float, ...]
+) -> Choice:
     """Settings of a head by coordinate descent over its ``tunable`` values and the smallest share of a usual instance."""
     grid = {"share": _SHARES, **heads.make(head).tunable}
-    best = Choice(index, head, 0.0, _score(head, cases, maps, 0.0))
+    best = Choice(index, head, 0.0, _score(head, cases, maps, 0.0, at))
     for _ in range(2):
         before = best
         for name, values in grid.items():
@@ -132,7 +132,7 @@ def choose(head: HeadBase, index: int, cases: tuple[Case, ...], maps: list[NDArr
                 share = value if name == "share" else best.share
                 trial = best.spec if name == "share" else best.spec.model_copy(update={name: value})
                 if (trial, share) != (best.spec, best.share):
-                    score = _score(trial, cases, maps, share)
+                    score = _score(trial, cases, maps, share, at)
                     if score > best.score:
                         best = Choice(index, trial, share, score)
         if best == before:
@@ -140,22 +140,23 @@ def choose(head: HeadBase, index: int, cases: tuple[Case, ...], maps: list[NDArr
     return best
 
 
-def cutoff(cases: tuple[Case, ...], found: list[_Found], trust: CalibrationSpec | None) -> float:
+def cutoff(cases: tuple[Case, ...], found: list[_Found], trust: CalibrationSpec | None, at: tuple[float, ...]) -> float:
     """Score from which instances are kept: the one with the highest mean AP on tune."""
     chances = [calibrated(f.scores, f.voxels, trust) for f in found]
     values = np.arange(0, 0.65, 0.05)
     scores = [
-        _mean_ap(cases, [taken(f.labels, p >= value) for f, p in zip(found, chances, strict=True)]) for value in values
+        _mean_ap(cases, [taken(f.labels, p >= value) for f, p in zip(found, chances, strict=True)], at)
+        for value in values
     ]
     return round(float(values[int(np.argmax(scores))]), 2)
 
 
-def calibrate(cases: tuple[Case, ...], found: list[_Found]) -> CalibrationSpec | None:
-    """Fit what turns raw scores into the chance of IoU >= .5; sources weigh the same."""
+def calibrate(cases: tuple[Case, ...], found: list[_Found], iou: float) -> CalibrationSpec | None:
+    """Fit what turns raw scores into the chance that a true object shares that IoU; sources weigh the same."""
     rows, right, weight = [], [], []
     for case, one in zip(cases, found, strict=True):
         table = _overlap(case, one.labels)
-        _, partner = match(table)
+        _, partner = match(table, iou)
         ok = np.zeros(len(one.scores), dtype=bool)
         ok[partner[partner >= 0]] = True
         counts = ok | ~excused(table)  # what lies where nobody annotated is neither right nor wrong
@@ -166,17 +167,19 @@ def calibrate(cases: tuple[Case, ...], found: list[_Found]) -> CalibrationSpec |
     return fit(np.concatenate(rows), np.concatenate(right), np.concatenate(weight))
 
 
-def _score(head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]], share: float) -> float:
-    return _mean_ap(cases, [_found(head, case, one, share).labels for case, one in zip(cases, maps, strict=True)])
+def _score(
+    head: HeadBase, cases: tuple[Case, ...], maps: list[NDArray[np.float32]], share: float, at: tuple[float, ...]
+) -> float:
+    return _mean_ap(cases, [_found(head, case, one, share).labels for case, one in zip(cases, maps, strict=True)], at)
 
 
-def _mean_ap(cases: tuple[Case, ...], found: list[NDArray[np.int32]]) -> float:
-    """Pooled AP of each source, mean over the sources and over `CHOOSE_AT`."""
+def _mean_ap(cases: tuple[Case, ...], found: list[NDArray[np.int32]], at: tuple[float, ...]) -> float:
+    """Pooled AP of each source, mean over the sources and over IoU thresholds."""
     total: dict[str, list[Counts]] = {}
     for case, labels in zip(cases, found, strict=True):
         table = _overlap(case, labels)
-        counts = total.setdefault(case.source, [Counts(0, 0, 0, 0.0)] * len(CHOOSE_AT))
-        total[case.source] = [c + match(table, t)[0] for c, t in zip(counts, CHOOSE_AT, strict=True)]
+        counts = total.setdefault(case.source, [Counts(0, 0, 0, 0.0)] * len(at))
+        total[case.source] = [c + match(table, t)[0] for c, t in zip(counts, at, strict=True)]
     return float(np.mean([[c.ap for c in counts] for counts in total.values()]))
 
 
@@ -213,7 +216,9 @@ def _spacing_range(spec: TrainSpec) -> tuple[tuple[float, float], ...]:
     if spec.preprocess.spacing is None:
         return ()
     spacings = [io.load(f.image, spacing=f.spacing).grid.spacing for f in find(spec, "train")]
-    return tuple((min(axis), max(axis)) for axis in zip(*spacings, strict=True))
+    # thick slices were part of the training; finer voxels are averaged to the network's
+    finer, coarser = (0.2, spec.augment.coarse[1]) if spec.augment.p_coarse else (1.0, 1.0)
+    return tuple((min(axis) * finer, max(axis) * coarser) for axis in zip(*spacings, strict=True))
 
 
 def _model_spec(spec: TrainSpec, head_specs: tuple[HeadBase, ...]) -> ModelSpec:
