@@ -16,12 +16,15 @@ from scipy.ndimage import gaussian_filter, zoom
 from medseg.errors import GeometryError, InputError, ModelError
 from medseg.grid import Grid
 from medseg.image import Image, Source
+from medseg.instances import Instances
 from medseg.spec import PreprocessSpec
 
 Region = tuple[slice, ...]
 
 # Voxels looked at for the percentiles: enough for a stable 0.1 percentile, cheap on any volume.
 _SAMPLE = 2_000_000
+_LARGEST = 2200.0  # mL that no brain exceeds, and no head falls short of
+_CUT_OUT = 0.1  # share of voxels outside, from which an image counts as cut out
 _COARSER = 0.8  # a factor below this needs smoothing before voxels are dropped
 
 
@@ -99,9 +102,11 @@ def plan(image: Image, spec: PreprocessSpec, zoom: float = 1.0) -> Plan:
     ModelError
         The image's channels do not fit the model.
     InputError
-        The image holds NaN or infinite voxels.
+        The image holds NaN or infinite voxels, or the model wants a brain that was cut out and this is a whole head.
     """
     channels, named = _channels(image, spec)
+    if spec.inside:
+        _check_cut_out(image, channels)
     low, high = _levels(image, spec, channels)
     if spec.any_channels and (flat := high - low <= 0).any() and not flat.all():
         channels = tuple(c for c, f in zip(channels, flat, strict=True) if not f)
@@ -130,6 +135,36 @@ def zoom_for(diameter: float, spec: PreprocessSpec) -> float:
     if spec.diameter is None or not diameter or spec.diameter[0] <= diameter <= spec.diameter[1]:
         return 1.0
     return float(np.sqrt(spec.diameter[0] * spec.diameter[1])) / diameter
+
+
+def masked(image: Image, mask: Instances) -> Image:
+    """The image with 0 wherever the mask has no label, interpolated onto nothing: the mask is brought to the image's voxels.
+
+    Raises
+    ------
+    InputError
+        The mask is empty on the image.
+    GeometryError
+        The two lie in different worlds.
+    """
+    inside = mask.on(image.grid).labels > 0
+    if not inside.any():
+        raise InputError("The brain mask has no voxel on the image; are they of one patient and one space?")
+    array = np.where(inside, image.voxels(), 0)
+    array.flags.writeable = False
+    return replace(image, array=array)
+
+
+def _check_cut_out(image: Image, channels: tuple[int, ...]) -> None:
+    """Refuse a whole head where a brain is wanted: told by how much is not 0."""
+    first = image.voxels()[channels[0]]
+    inside = float(np.count_nonzero(first))
+    volume = inside * image.grid.voxel_size / 1000
+    if inside > (1 - _CUT_OUT) * first.size or (image.grid.known and volume > _LARGEST):
+        raise InputError(
+            "The model wants a brain that was cut out, with 0 around it, and this looks like a whole head; cut the brain out "
+            "with a program such as HD-BET or SynthStrip, or give its mask with --brain-mask (preprocess.masked)."
+        )
 
 
 def combine(images: Mapping[str, Image]) -> Image:
@@ -214,11 +249,9 @@ def _levels(
     voxels = image.voxels(region)[sorted(set(channels))].astype(np.float32)
     if not np.isfinite(voxels).all():
         image.check_finite()
-    if spec.joint:
-        low, high = _percentiles(voxels, spec)
-        low, high = np.broadcast_to(low, len(voxels)), np.broadcast_to(high, len(voxels))
-    else:
-        low, high = np.array([_percentiles(v, spec) for v in voxels], dtype=np.float32).T
+    parts = [voxels] if spec.joint else list(voxels)
+    found = np.array([_percentiles(part, spec) for part in parts], dtype=np.float32)
+    low, high = np.broadcast_to(found, (len(voxels), 2)).T
     # a percentile range of nothing (a few bright specks on black): fall back to the full range
     flat = high - low < 1e-6 * np.maximum(np.abs(high), 1e-6)
     top = voxels.reshape(len(voxels), -1).max(axis=1)

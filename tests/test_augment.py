@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medseg.data.augment import coordinates, intensities, take
+from medseg.data.augment import coordinates, intensities, take, thick
 from medseg.spec import AugmentSpec
 from medseg.testing import phantoms
 
@@ -149,3 +149,15 @@ def test_a_turn_is_no_larger_than_asked_and_nothing_is_mirrored(shape):
         trace = np.trace(matrix)
         angles.append(np.degrees(np.arccos(np.clip((trace - len(shape) + 2) / 2, -1, 1))))
     assert max(angles) < 20.01 and max(angles) > 10
+
+
+def test_thick_slices_average_along_one_axis_and_keep_a_ramp():
+    rng = np.random.default_rng(0)
+    flat = np.full((2, 12, 16, 20), 0.7, np.float32)
+    assert thick(rng, (3.0, 3.0), flat) == pytest.approx(flat)
+    ramp = np.broadcast_to(np.arange(24, dtype=np.float32), (1, 24, 24, 24)).copy()
+    for seed in range(4):
+        out = thick(np.random.default_rng(seed), (3.0, 3.0), ramp)
+        assert out[0, :, :, 4:-4] == pytest.approx(ramp[0, :, :, 4:-4], abs=0.01)
+    noise = rng.normal(size=(1, 24, 24, 24)).astype(np.float32)
+    assert thick(rng, (4.0, 4.0), noise).std() < 0.6 * noise.std()

@@ -8,8 +8,9 @@ import pytest
 from medseg.errors import GeometryError, InputError, ModelError
 from medseg.grid import Grid
 from medseg.image import Image, Source
+from medseg.instances import Instances
 from medseg.ops.resample import onto
-from medseg.preprocess import combine, plan, resize
+from medseg.preprocess import combine, masked, plan, resize
 from medseg.spec import PreprocessSpec
 
 RGB = ("red", "green", "blue")
@@ -256,3 +257,51 @@ def test_images_that_do_not_lie_in_one_space_are_refused():
 def test_a_named_input_has_one_channel():
     with pytest.raises(InputError, match="b: has 3 channels"):
         combine({"a": image_of(np.zeros((8, 8))), "b": colour(red=1, green=2, blue=3)})
+
+
+def test_a_channel_that_may_be_absent_is_seen_as_zeros():
+    spec = PreprocessSpec(channels=("FLAIR", "T1"), optional=("T1",), joint=False, low=0, high=100)
+    rng = np.random.default_rng(0)
+    both = rng.uniform(1, 2, (2, 6, 6, 6)).astype(np.float32)
+    grid = Grid.from_spacing((6, 6, 6), 1.0)
+    whole = (slice(None),) * 3
+    one = Image(both[:1], grid, modality="MR", channels=("flair",))
+    two = Image(both[::-1], grid, modality="MR", channels=("t1", "flair"))
+    alone, paired = (plan(i, spec) for i in (one, two))
+    assert alone.channels == (0, -1) and paired.channels == (1, 0)
+    assert "without T1" in alone.notes
+    assert not alone.read(one, whole)[1].any()
+    assert alone.read(one, whole)[0] == pytest.approx(paired.read(two, whole)[0])
+    nameless = Image(both[:1], grid, modality="MR", channels=("gray",))
+    assert plan(nameless, spec).channels == (0, -1)
+    with pytest.raises(ModelError, match="wants the channels"):
+        plan(Image(np.ones((3, 6, 6, 6), np.float32), grid, channels=("a", "b", "c")), spec)
+
+
+def test_levels_of_what_was_cut_out_do_not_depend_on_how_much_air_is_around():
+    spec = PreprocessSpec(inside=True, low=5, high=75)
+    brain = np.random.default_rng(0).uniform(50, 100, (8, 8, 8)).astype(np.float32)
+    small = Image(np.pad(brain, 2)[np.newaxis], Grid.from_spacing((12, 12, 12), 1.0))
+    large = Image(np.pad(brain, 10)[np.newaxis], Grid.from_spacing((28, 28, 28), 1.0))
+    one, two = (plan(i, spec) for i in (small, large))
+    assert (one.low, one.high) == (two.low, two.high)
+    assert 50 < one.low < 60 and 80 < one.high < 95
+
+
+def test_a_whole_head_is_refused_where_a_brain_is_wanted_and_a_mask_helps():
+    spec = PreprocessSpec(inside=True)
+    rng = np.random.default_rng(0)
+    grid = Grid.from_spacing((40, 50, 50), 4.0)
+    index = np.stack(np.meshgrid(*[np.arange(n) - n / 2 for n in grid.shape], indexing="ij"), -1)
+    far = np.linalg.norm(index / (18, 23, 23), axis=-1)
+    noisy = Image(rng.uniform(1, 2, (1, *grid.shape)).astype(np.float32), grid, modality="MR")
+    masked_air = Image(np.where(far < 1, noisy.voxels(), 0), grid, modality="MR")  # a head of 2.5 litres
+    brain = Instances.from_labels((far < 0.8).astype(np.int32), grid)
+    for head in (noisy, masked_air):
+        with pytest.raises(InputError, match="whole head"):
+            plan(head, spec)
+        cut = masked(head, brain)
+        assert not cut.voxels()[0][far >= 0.8].any()
+        assert plan(cut, spec).low > 0.9
+    with pytest.raises(InputError, match="no voxel"):
+        masked(noisy, Instances.from_labels(np.zeros(grid.shape, np.int32), grid))

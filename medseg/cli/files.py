@@ -131,7 +131,7 @@ def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -
     for name in ("finding_site", "nodal", "role"):
         if name in said:
             told = out["id"].map(said[name])
-            out[name] = told.where(told.notna(), out[name] if name in out else (False if name == "nodal" else ""))
+            out[name] = told.where(told.notna(), out.get(name, False if name == "nodal" else ""))
     return out
 
 

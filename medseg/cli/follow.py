@@ -82,8 +82,8 @@ def follow(
 ) -> int:
     """Follow lesions over time: the same one at each visit, what became of it, and the response by RECIST 1.1.
 
-    Writes timeline.html, ledger.csv, ledger.parquet and response.csv, and for each visit what --save names, with the same Tracking UID
-    for the same lesion. For research use only.
+    Writes timeline.html, ledger.csv, ledger.parquet and response.csv, and for each visit what --save names, with the same
+    Tracking UID for the same lesion. For research use only.
     """
     from medseg.follow import follow as run
     from medseg.follow import respond

@@ -49,6 +49,13 @@ def segment(
     series: Annotated[
         str | None, typer.Option(help="Which series of a DICOM folder: key or number; see: medseg series.")
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Another image of the same case for a model with several inputs: T1=t1.nii.gz."),
+    ] = None,
+    brain_mask: Annotated[
+        Path | None, typer.Option(help="Mask of the brain, for a model that wants it cut out of the image.")
+    ] = None,
     regularize: Annotated[
         bool, typer.Option("--regularize", help="Resample irregular DICOM stacks (tilt, gaps) to regular ones.")
     ] = False,
@@ -135,16 +142,23 @@ def segment(
             raise typer.BadParameter("is a rule in place of a model; give one of the two", param_hint="--threshold")
         spec = parse(SeparateSpec, {"method": method, "min_volume": min_volume}, "options")
         source = Rules(threshold, spec, values)
+    others = _others(beside or [])
     for one in inputs:
         if os.path.isdir(one) and os.path.isdir(output) and os.path.samefile(one, output):
             raise SpecError(f"--output {output} is also an input; choose another folder, or results become inputs")
     tell = _Tell(as_json)
     with results_folder(output):
         paths = _expand(inputs, tell)
+        if (others or brain_mask) and len(paths) > 1:
+            raise typer.BadParameter(
+                "belongs to one INPUT; run the command once for each", param_hint="--with, --brain-mask"
+            )
         if paths:
             source.check()
         with progress() as bar:
-            _each(paths, _Job(output, _Names(paths), load, chosen, source, files, options, bar), tell)
+            _each(
+                paths, _Job(output, _Names(paths), load, chosen, others, brain_mask, source, files, options, bar), tell
+            )
     return tell.code
 
 
@@ -156,6 +170,8 @@ class _Job:
     names: _Names
     load: dict[str, Any]
     channels: list[str | int] | None
+    others: dict[str, Path]
+    brain_mask: Path | None
     source: _Models | Rules
     files: Files
     options: RunSpec
@@ -191,6 +207,12 @@ def _one(path: Path, job: _Job) -> dict[str, Any]:
         image = io.load(path, **job.load)
         if job.channels is not None:
             image = image.select(job.channels)
+        if job.others:
+            image = _combined(image, job)
+        if job.brain_mask is not None:
+            from medseg.preprocess import masked
+
+            image = masked(image, io.load_labels(job.brain_mask, like=image))
         instances, drawn_by, notes = _found(image, job)
         name = job.names.of(path, image)
         files = job.files.save(instances, image, job.output, name)
@@ -206,6 +228,37 @@ def _one(path: Path, job: _Job) -> dict[str, Any]:
         "warnings": list(dict.fromkeys([*said, *notes])),
         "notes": [n for n in (image.source.notes if image.source else ()) if n not in said],
     }
+
+
+def _others(beside: list[str]) -> dict[str, Path]:
+    """Parse ``--with``."""
+    out = {}
+    for text in beside:
+        name, mark, path = text.partition("=")
+        if not mark or not name.strip() or not path.strip():
+            raise typer.BadParameter(f"{text!r} is no NAME=FILE such as T1=t1.nii.gz", param_hint="--with")
+        out[name.strip()] = Path(path.strip())
+    return out
+
+
+def _combined(image: Image, job: _Job) -> Image:
+    """The image and those beside it as one; the image itself is what the model has no other name for."""
+    from medseg import io
+    from medseg.preprocess import combine
+
+    if isinstance(job.source, Rules):
+        raise typer.BadParameter("belongs to a model, not to a rule", param_hint="--with")
+    wanted = job.source.for_image(image).spec.preprocess.channels
+    named = {name.lower(): name for name in wanted}
+    if strange := [name for name in job.others if name.lower() not in named]:
+        raise typer.BadParameter(
+            f"{strange[0]!r} is none of the model's inputs {', '.join(wanted)}", param_hint="--with"
+        )
+    rest = [name for name in wanted if name.lower() not in {n.lower() for n in job.others}]
+    if len(rest) != 1:
+        raise typer.BadParameter(f"the model's inputs are {', '.join(wanted)}; give all but one", param_hint="--with")
+    parts = {rest[0]: image} | {named[name.lower()]: io.load(path) for name, path in job.others.items()}
+    return combine({name: parts[name] for name in (rest[0], *[n for n in wanted if n != rest[0]])})
 
 
 def _found(image: Image, job: _Job) -> tuple[Instances, str, tuple[str, ...]]:

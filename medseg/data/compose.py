@@ -34,16 +34,17 @@ LEFT_OUT = (
 )  # what separation is measured on
 _SIDE = 72  # voxels of the field that a group is composed in
 _CONFLUENT = 1500  # voxels
-_LEAST = 40  # voxels of a shape that is worth turning
+_LEAST = 20  # voxels of a shape that is worth turning
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One real object: signed depth (inside positive) on voxels of equal sides, and the family it is of."""
+    """One real object: signed depth (inside positive) on voxels of equal sides, its mask as drawn, and the family it is of."""
 
     family: str
     group: str
     depth: Floats
+    mask: Mask
 
 
 def shape_of(mask: Mask, spacing: Sequence[float], family: str, group: str) -> Shape | None:
@@ -59,7 +60,7 @@ def shape_of(mask: Mask, spacing: Sequence[float], family: str, group: str) -> S
         return None
     wide = np.pad(even, 3)
     inside, outside = (np.asarray(distance_transform_edt(part)) for part in (wide, ~wide))
-    return Shape(family, group, inside - outside)
+    return Shape(family, group, inside - outside, np.ascontiguousarray(mask))
 
 
 def ellipsoid(rng: np.random.Generator) -> Shape:
@@ -137,8 +138,19 @@ def turned(shape: Shape, size: float, rng: np.random.Generator) -> Mask:
     return mask[tuple(map(slice, low, high))]
 
 
+def as_drawn(pool: Sequence[Mask], rng: np.random.Generator) -> Labels:
+    """Compose one group of masks on the voxels that they were drawn on, as ragged as they are, only turned by right angles."""
+    count = 1 if rng.random() < 0.3 else int(rng.integers(2, 6))
+    labels = np.zeros((_SIDE,) * 3, np.int32)
+    depth = np.zeros(labels.shape)
+    for number in range(1, count + 1):
+        mask = np.transpose(pool[int(rng.integers(len(pool)))], rng.permutation(3))
+        _add(labels, depth, mask[tuple(slice(None, None, int(d)) for d in rng.choice([-1, 1], 3))], number, rng)
+    return labels
+
+
 def compose(draw: Callable[[np.random.Generator], Shape], rng: np.random.Generator) -> Labels | None:
-    """Compose one group at the scale of the network; None if it did not fit."""
+    """Compose one group of shapes that are turned, stretched and scaled; None if it did not fit."""
     count = 1 if rng.random() < 0.25 else int(rng.integers(2, 7))
     largest = rng.uniform(6, 10)
     sizes = largest * np.exp(-rng.uniform(0, 0.9, count))
@@ -194,8 +206,10 @@ def _approach(taken: Mask, mask: Mask, middle: Floats, way: Floats, aim: float) 
     return None
 
 
-def scanned(labels: Labels, rng: np.random.Generator) -> tuple[Labels, tuple[float, float, float]]:
+def scanned(labels: Labels, rng: np.random.Generator, thick: bool = False) -> tuple[Labels, tuple[float, float, float]]:
     """Put a group on voxels as coarse as a scanner's, at most so coarse that the smallest object is still two voxels across.
+
+    With `thick`, slices of up to 4 voxels, or none, whatever the objects.
 
     Returns
     -------
@@ -208,7 +222,9 @@ def scanned(labels: Labels, rng: np.random.Generator) -> tuple[Labels, tuple[flo
     most = max(1.0, (6 * size[size > 0].min() / np.pi) ** (1 / 3) / 2)
     coarse = np.exp(rng.uniform(0, np.log(most))) * np.array([np.exp(rng.choice([0, rng.uniform(0, 0.9)])), 1, 1])
     coarse = rng.permutation(coarse)
-    if rng.random() < 0.3:
+    if thick:
+        coarse = rng.permutation([float(rng.uniform(1, 4)), 1.0, 1.0])
+    if rng.random() < (0.5 if thick else 0.3):
         coarse = np.ones(3)
     count = np.maximum(2, np.round(np.array(labels.shape) / coarse)).astype(int)
     at = [np.minimum((np.arange(n) + 0.5) * m / n, m - 1).astype(int) for n, m in zip(count, labels.shape, strict=True)]
@@ -231,7 +247,11 @@ def _own(labels: Labels, mask: Mask) -> Labels:
 
 
 def groups(shapes: Sequence[Shape], count: int, seed: int) -> Iterator[tuple[Labels, tuple[float, float, float]]]:
-    """Yield scanned groups with their spacing; lesions come twice, as they are what is separated and the most irregular."""
+    """Yield scanned groups with their spacing.
+
+    Lesions come twice, as they are what is separated and the most irregular; and a third of the groups is of lesions as drawn.
+    """
+    raw = [s.mask for s in shapes if s.family == "lesion"]
     families = sorted({s.family for s in shapes})
     by_family = {f: [s for s in shapes if s.family == f] for f in families}
     drawn = sorted({*families, "ellipsoid"}) + [f for f in families if f == "lesion"]
@@ -242,8 +262,9 @@ def groups(shapes: Sequence[Shape], count: int, seed: int) -> Iterator[tuple[Lab
 
     for number in range(count):
         rng = np.random.default_rng([seed, number])
-        labels = compose(draw, rng)
-        if labels is not None:
-            found, spacing = scanned(labels, rng)
+        drawn_so = bool(raw) and number % 3 == 0
+        labels = as_drawn(raw, rng) if drawn_so else compose(draw, rng)
+        if labels is not None and labels.any():
+            found, spacing = scanned(labels, rng, drawn_so)
             if found.any():
                 yield found, spacing

@@ -1,8 +1,8 @@
 """Which lesion of one date is which of another: one to one, or several that merged, or one that split.
 
-Lesions are sets of small cubes in one common space. Two are linked where they cover enough of the smaller one; a lesion left without
-a link is linked with the nearest one that is left too, within a tolerance. Of links that would make one tangle of several lesions on
-both sides, the weakest go, so that each lesion is one that stayed, merged or split.
+Lesions are sets of small cubes in one common space. Two are linked where they cover enough of the smaller one; a lesion left
+without a link is linked with the nearest one that is left too, within a tolerance. Of links that would make one tangle of several
+lesions on both sides, the weakest go, so that each lesion is one that stayed, merged or split.
 """
 
 from __future__ import annotations
@@ -100,15 +100,17 @@ def covered(before: Sequence[Body], after: Sequence[Body]) -> npt.NDArray[np.flo
     out = np.zeros((len(one), len(two)))
     for i, cells in enumerate(one):
         low, high = np.searchsorted(every, cells, "left"), np.searchsorted(every, cells, "right")
-        hit = np.concatenate([owner[a:b] for a, b in zip(low[high > low], high[high > low], strict=True)] or [[]])
-        common = np.bincount(hit.astype(int), minlength=len(two))
+        common = np.zeros(len(two))
+        for a, b in zip(low[high > low].tolist(), high[high > low].tolist(), strict=True):
+            common[owner[a:b]] += 1  # a lesion has each cube once
         out[i] = common / np.minimum(len(cells), [max(1, len(c)) for c in two])
     return out
 
 
 def _edge(before: Sequence[Body], after: Sequence[Body]) -> float:
     """Edge of the cubes: as small as the points of all lesions allow without holes."""
-    return max(max((b.volume / len(b.points)) ** (1 / 3) for b in (*before, *after)), 0.25) * 1.2
+    sides = [float((b.volume / len(b.points)) ** (1 / 3)) for b in (*before, *after)]
+    return max(*sides, 0.25) * 1.2
 
 
 def _cells(points: Points, edge: float) -> Cells:
@@ -127,8 +129,8 @@ def _near(
 ) -> npt.NDArray[np.bool_]:
     """Pairs of lesions without links whose borders are near, the nearest first, each once."""
     out = np.zeros_like(linked)
-    rows, columns = np.flatnonzero(~linked.any(1)), np.flatnonzero(~linked.any(0))
-    if not len(rows) or not len(columns) or not tolerance:
+    rows, columns = np.flatnonzero(~linked.any(1)).tolist(), np.flatnonzero(~linked.any(0)).tolist()
+    if not rows or not columns or not tolerance:
         return out
     far = 1e6
     cost = np.full((len(rows), len(columns)), far)

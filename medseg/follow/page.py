@@ -156,7 +156,7 @@ def _lesion(course: Course, response: Response, lesion: int) -> dict[str, Any]:
     place = alignments[int(seen.index[0])](known[[f"centroid_{a}_mm" for a in "xyz"]].to_numpy(np.float64)[np.newaxis])
     cells = []
     for k, visit in enumerate(course.visits):
-        here = rows.loc[k] if k in rows.index else None
+        here: Any = rows.loc[k] if k in rows.index else None
         if here is not None and here["id"] > 0:
             shown = key_slice(visit.lesions, visit.image, here)
             change = here["change_pct"]
@@ -173,7 +173,7 @@ def _lesion(course: Course, response: Response, lesion: int) -> dict[str, Any]:
                 else ""
             )
             if state == "merged":
-                state = f"merged into lesion {int(here['into'])}"  # type: ignore[index]
+                state = f"merged into lesion {int(here['into'])}"
             cells.append(
                 {
                     "png": _empty(visit, alignments[k], place, known),

@@ -6,16 +6,14 @@ The result maps places of the later image to places of the earlier one. Nothing 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import GeometryError, InputError
 from medseg.image import Image
-
-if TYPE_CHECKING:
-    import SimpleITK as sitk
 
 Points = npt.NDArray[np.float64]
 
@@ -113,10 +111,14 @@ def align(later: Image, earlier: Image, kind: str, knot: float = 40.0) -> Alignm
     return Alignment(wanted, _likeness(fixed, moving, transform), transform, turn)
 
 
-def _coarse(image: Image) -> sitk.Image:
-    """Return the image on voxels of about 2.5 mm, clipped to its usual values."""
-    import SimpleITK as sitk
+def _sitk() -> Any:
+    """SimpleITK, which tells no types."""
+    return import_module("SimpleITK")
 
+
+def _coarse(image: Image) -> Any:
+    """Return the image on voxels of about 2.5 mm, clipped to its usual values."""
+    sitk = _sitk()
     grid = image.grid.resample(tuple(max(_COARSE, s) for s in image.grid.spacing))
     step = tuple(max(1, int(_COARSE / s)) for s in image.grid.spacing)
     voxels = np.asarray(image.voxels()[0], dtype=np.float32)
@@ -136,9 +138,8 @@ def _coarse(image: Image) -> sitk.Image:
     return out
 
 
-def _method(bins: int = 40) -> sitk.ImageRegistrationMethod:
-    import SimpleITK as sitk
-
+def _method(bins: int = 40) -> Any:
+    sitk = _sitk()
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(bins)
     method.SetMetricSamplingStrategy(method.REGULAR)
@@ -148,9 +149,8 @@ def _method(bins: int = 40) -> sitk.ImageRegistrationMethod:
     return method
 
 
-def _linear(fixed: sitk.Image, moving: sitk.Image, kind: str) -> sitk.Transform:
-    import SimpleITK as sitk
-
+def _linear(fixed: Any, moving: Any, kind: str) -> Any:
+    sitk = _sitk()
     start = _start(fixed, moving)
     rigid = sitk.Euler3DTransform(start)
     _optimise(fixed, moving, rigid)
@@ -164,15 +164,14 @@ def _linear(fixed: sitk.Image, moving: sitk.Image, kind: str) -> sitk.Transform:
     return affine
 
 
-def _start(fixed: sitk.Image, moving: sitk.Image) -> sitk.Transform:
+def _start(fixed: Any, moving: Any) -> Any:
     """Of the worlds as they are, centres on each other, and masses on each other, the likeliest."""
-    import SimpleITK as sitk
-
+    sitk = _sitk()
     kinds = (sitk.CenteredTransformInitializerFilter.GEOMETRY, sitk.CenteredTransformInitializerFilter.MOMENTS)
     tries = [sitk.CenteredTransformInitializer(fixed, moving, sitk.Euler3DTransform(), k) for k in kinds]
     still = sitk.Euler3DTransform(tries[0])
     still.SetTranslation((0.0, 0.0, 0.0))
-    scored = []
+    scored: list[tuple[float, int, Any]] = []
     for one in (still, *tries):
         method = _method()
         method.SetInitialTransform(one, inPlace=False)
@@ -187,7 +186,7 @@ def _start(fixed: sitk.Image, moving: sitk.Image) -> sitk.Transform:
     return min(scored, key=lambda s: (s[0], s[1]))[2]
 
 
-def _optimise(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transform) -> None:
+def _optimise(fixed: Any, moving: Any, transform: Any) -> None:
     """Improve a transform in place, coarse to fine."""
     method = _method()
     method.SetOptimizerAsRegularStepGradientDescent(
@@ -207,9 +206,8 @@ def _optimise(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transform) 
         ) from error
 
 
-def _deformed(fixed: sitk.Image, moving: sitk.Image, linear: sitk.Transform, knot: float) -> sitk.Transform:
-    import SimpleITK as sitk
-
+def _deformed(fixed: Any, moving: Any, linear: Any, knot: float) -> Any:
+    sitk = _sitk()
     extent = [n * s for n, s in zip(fixed.GetSize(), fixed.GetSpacing(), strict=True)]
     mesh = [max(2, round(e / knot)) for e in extent]
     spline = sitk.BSplineTransformInitializer(fixed, mesh, 3)
@@ -229,9 +227,8 @@ def _deformed(fixed: sitk.Image, moving: sitk.Image, linear: sitk.Transform, kno
     return sitk.CompositeTransform([linear, spline])
 
 
-def _likeness(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transform) -> float:
-    import SimpleITK as sitk
-
+def _likeness(fixed: Any, moving: Any, transform: Any) -> float:
+    sitk = _sitk()
     nowhere = -1e30
     laid = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, nowhere)).ravel()
     here = sitk.GetArrayFromImage(fixed).ravel()

@@ -55,9 +55,8 @@ def respond(course: Course) -> Response:
         for n in first["lesion"]
     }
     began = ledger.groupby("lesion").first()
-    origin = {int(n): int(row["origin"]) for n, row in began.iterrows()}
-    for n in began.index:
-        number = int(n)
+    origin = {int(n): int(o) for n, o in zip(began.index.tolist(), began["origin"].tolist(), strict=True)}
+    for number in origin:
         if number not in roles:
             roles[number] = roles.get(_root(number, origin), "new") if origin[number] else "new"
     rows = [_diameters(ledger, k, targets, origin) for k in range(len(course.visits))]
@@ -90,8 +89,8 @@ def _thickness(course: Course) -> float:
     """Distance of slices at baseline, along the axis that the measured planes are normal to."""
     grid = course.visits[0].lesions.grid
     ledger = course.ledger
-    axes = ledger["axes_axis"].dropna() if "axes_axis" in ledger else []
-    return float(grid.spacing[grid.axes.index(str(axes.iloc[0]))]) if len(axes) else float(max(grid.spacing))
+    axes = ledger["axes_axis"].dropna().tolist() if "axes_axis" in ledger else []
+    return float(grid.spacing[grid.axes.index(str(axes[0]))]) if axes else float(max(grid.spacing))
 
 
 def _root(number: int, origin: dict[int, int]) -> int:

@@ -1,9 +1,10 @@
 """Basins of a distance map, described so that something that learned can say which of them are one object.
 
 A mask is put on voxels of equal sides, fine enough to show its depth, and cut at every narrowing: each peak of the distance to the
-border gets its basin (watershed, Meyer 1994). That is too many. Two neighbours are joined by what is measured of them and of the place
-where they meet, the surest pair first, and what came of it is measured anew (Nunez-Iglesias 2013, doi:10.1371/journal.pone.0071715).
-All measures are sums over voxels and faces, so that joining needs no voxels, and shares, so that size does not matter.
+border gets its basin (watershed, Meyer 1994). That is too many. Two neighbours are joined by what is measured of them and of the
+place where they meet, the surest pair first, and what came of it is measured anew (Nunez-Iglesias 2013,
+doi:10.1371/journal.pone.0071715). All measures are sums over voxels and faces, so that joining needs no voxels, and shares, so that
+size does not matter.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import combinations_with_replacement
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 DEPTH = 8.0  # voxels from the border to the deepest place of a mask, at the scale that basins are cut at
 SMOOTH = 0.5  # standard deviation, in such voxels, of what takes the peaks of a rough border away
+CRUMB, SHARE = 8.0, 0.03  # voxels of the scan, and share of the largest object, under which a piece is no object
 _STEEP = 1.5  # faces of a plane of voxels per area, on average over its directions
 
 FEATURES = (
@@ -118,7 +121,7 @@ def measured(labels: Labels, depth: Floats, step: float, spacing: tuple[float, .
     ids = labels[at]
     places = [a.astype(np.float64) for a in at]
     terms = [np.ones(len(ids)), *places, *[places[i] * places[j] for i in range(3) for j in range(i, 3)]]
-    sums = np.stack([np.bincount(ids, weights=t, minlength=n) for t in terms], axis=1)
+    sums: Floats = np.stack([np.bincount(ids, weights=t, minlength=n) for t in terms], axis=1).astype(np.float64)
     order = np.argsort(depth[at], kind="stable")  # the last of each basin is its deepest
     peak = np.zeros((n, 4))
     peak[ids[order]] = np.stack([depth[at], *places], axis=1)[order]
@@ -138,7 +141,14 @@ def measured(labels: Labels, depth: Floats, step: float, spacing: tuple[float, .
         for k, f, s, t in zip(found.tolist(), faces.tolist(), total.tolist(), top.tolist(), strict=True):
             before = meets.get(divmod(k, n), (0.0, 0.0, 0.0))
             meets[divmod(k, n)] = (before[0] + f, before[1] + s, max(before[2], t))
-    return Regions(sums, peak, surface, meets, step**3 / float(np.prod(spacing)), max(spacing) / min(spacing))
+    return Regions(
+        sums,
+        peak,
+        np.asarray(surface, dtype=np.float64),
+        meets,
+        step**3 / float(np.prod(spacing)),
+        max(spacing) / min(spacing),
+    )
 
 
 def features(regions: Regions, pairs: npt.NDArray[np.int64]) -> Floats:
@@ -182,7 +192,7 @@ def _spread(sums: Floats) -> Floats:
     mean = sums[:, 1:4] / n
     second = sums[:, 4:] / n
     out = np.empty((len(sums), 3, 3))
-    for k, (i, j) in enumerate((i, j) for i in range(3) for j in range(i, 3)):
+    for k, (i, j) in enumerate(combinations_with_replacement(range(3), 2)):
         out[:, i, j] = out[:, j, i] = second[:, k] - mean[:, i] * mean[:, j]
     return out + np.eye(3) / 12
 
@@ -209,6 +219,20 @@ def _silhouette(spread: Floats, way: Floats) -> Floats:
     matrix = 5 * spread
     inner = np.einsum("ki,kij,kj->k", unit, np.linalg.inv(matrix), unit)
     return np.asarray(np.maximum(np.linalg.det(matrix) * inner, 1e-9) ** 0.25)
+
+
+def _crumbs(regions: Regions, chance: Chance, owner: npt.NDArray[np.int64], wanted: bool) -> None:
+    """Give what is too small for an object of its own to the neighbour that it is likeliest a part of."""
+    while wanted and regions.meets:
+        size = regions.sums[:, 0]
+        least = max(CRUMB / regions.scanned, SHARE * float(size[np.unique(owner[1:])].max()))
+        pairs = [pair for pair in regions.meets if min(size[pair[0]], size[pair[1]]) < least]
+        if not pairs:
+            return
+        a, b = pairs[int(np.argmax(chance(features(regions, np.array(pairs)))))]
+        a, b = (a, b) if size[a] >= size[b] else (b, a)
+        regions.joined(a, b)
+        owner[owner == b] = a
 
 
 Chance = Callable[[Floats], Floats]
@@ -254,6 +278,7 @@ def joined(regions: Regions, chance: Chance, least: float, ask: Callable[[int, i
         born[b] += 1
         born[a] += 1
         consider([pair for pair in regions.meets if a in pair])
+    _crumbs(regions, chance, owner, ask is None)
     owner[0] = 0
     _, number = np.unique(owner, return_inverse=True)
     return np.asarray(number).astype(np.int32)

@@ -61,7 +61,7 @@ class PreprocessSpec(Spec):
     )
     inside: bool = Field(
         default=False,
-        description="percentiles of the voxels that are not 0: for images of which all else was cut away, such as brains",
+        description="percentiles of the voxels that are not 0: for brains that were cut out; whole heads are refused",
     )
     gray_to_rgb: bool = Field(default=False, description="a one-channel image is repeated over all channels")
     low: float = Field(default=1.0, ge=0, lt=50, description="percentile that becomes 0")

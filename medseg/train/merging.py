@@ -3,7 +3,7 @@
     python -m medseg.train.merging -o medseg/weights/shape.json
 
 A small network reads what `medseg.ops.merging` measures of two neighbours. Examples are taken along the way that the joining itself
-takes, decided by the truth: first in the order of a plain rule, then in the order of what was learned so far (as in Ross 2011, DAgger).
+takes, decided by the truth: first in the order of a plain rule, then in that of what was learned so far (as in Ross 2011, DAgger).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Prepared:
         self.spacing = spacing
         self.labels, depth, step = merging.basins(truth > 0, spacing)
         self._measured = merging.measured(self.labels, depth, step, spacing)
-        on = resize(truth, self.labels.shape, order=0)
+        on = resize(truth, self.labels.shape, order=0).astype(np.int32)
         votes = np.zeros((int(self.labels.max()) + 1, int(truth.max()) + 1))
         np.add.at(votes, (self.labels.ravel(), on.ravel()), 1)
         votes[:, 0] = 0
