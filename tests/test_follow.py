@@ -160,6 +160,7 @@ def test_a_person_says_which_lesions_are_targets():
     assert answer.targets == (2,)
     assert answer.table[["target", "non_target", "overall"]].iloc[1].tolist() == ["SD", "CR", "SD"]
     assert found.ledger.query("lesion == 1")["finding_site"].tolist() == ["Lung", "Lung"]
+    assert found.visits[0].lesions.provenance["segments"][0]["site"] == ("39607008", "SCT", "Lung")
     with pytest.raises(InputError, match="no lesion 9"):
         follow([visit(places, said=said.assign(id=9)), visit(places)], STILL)
 

@@ -45,7 +45,7 @@ def test_features_of_a_ball_cut_in_half_say_so():
     assert row["ellipsoid fit of smaller"] < 0.98
     assert row["length / width of both"] == pytest.approx(1, abs=0.02)
     assert row["pass / lower peak"] > 0.85
-    assert row["share of the whole"] > 1.9  # of the larger of the two
+    assert row["share of the whole"] > 1.8  # of the larger of the two
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.5, 1.0, 1.0), (0.3, 0.3, 0.3)])

@@ -97,7 +97,9 @@ def follow(
         raise typer.BadParameter("is a rule in place of a model; give one of the two", param_hint="--threshold")
     find = _finder(model, Rules(threshold, cut, values) if threshold else None)
     named = finding(what, site, nodal, None)
-    files = Files(kinds(save), named, measures, deidentify)
+    # single lesions' sites come from the table, which knows of all
+    spoken = named.model_copy(update={"site": None}) if named and table is not None else named
+    files = Files(kinds(save), spoken, measures, deidentify)
     when = _dates(dates, len(visits))
     with results_folder(output), warnings.catch_warnings(record=True) as caught, progress() as bar:
         warnings.simplefilter("always", MedsegWarning)
@@ -111,8 +113,10 @@ def follow(
             read[0] = replace(read[0], said=table_of(table, read[0].lesions, named))
         bar.update(task, note="registering and matching")
         course = run(read, spec, measures, force=force)
+        if deidentify:
+            course = _bare(course)
         response = respond(course)
-        written = _write(_bare(course) if deidentify else course, response, files, output, spec)
+        written = _write(course, response, files, output, spec)
         bar.advance(task)
     for visit in course.visits:
         tell(caught, visit.lesions)

@@ -12,9 +12,9 @@ import pandas as pd
 from medseg.errors import InputError
 from medseg.follow.matching import Body, links
 from medseg.follow.register import Alignment, Points, align
-from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
+from medseg.io.clinical.codes import Code, anatomy
 from medseg.io.clinical.study import uid_from
 from medseg.measure import measure
 from medseg.measure.lesions import masks, plane_of
@@ -134,7 +134,8 @@ def follow(
     for number, (visit, table) in enumerate(zip(ordered, tables, strict=True)):
         owners.append(_visit(number, visit, table, bodies[number], lesions, rows, spec))
     ledger = _ledger(rows, ordered, tables)
-    done = [_tracked(visit, owner) for visit, owner in zip(ordered, owners, strict=True)]
+    sites = _sites(ledger)
+    done = [_tracked(visit, owner, sites) for visit, owner in zip(ordered, owners, strict=True)]
     return Course(tuple(done), ledger, tuple(alignments[1:]), tuple(dict.fromkeys(notes)))
 
 
@@ -356,23 +357,29 @@ def _ledger(rows: list[dict[str, Any]], visits: Sequence[Visit], tables: Sequenc
     ]
 
 
-def _tracked(visit: Visit, owner: dict[int, _Lesion]) -> Visit:
-    """Put the Tracking UIDs on the instances, where SEG, RTSTRUCT and SR look for them."""
+def _sites(ledger: pd.DataFrame) -> dict[int, Code]:
+    """Coded site of each lesion of which one was said by a name of the standard."""
+    if "finding_site" not in ledger:
+        return {}
+    said = ledger.groupby("lesion")["finding_site"].first()
+    coded = {int(n): anatomy(str(name)) for n, name in zip(said.index.tolist(), said.tolist(), strict=True)}
+    return {n: code for n, code in coded.items() if code}
+
+
+def _tracked(visit: Visit, owner: dict[int, _Lesion], sites: dict[int, Code]) -> Visit:
+    """Put Tracking UIDs and sites on the instances, where SEG, RTSTRUCT and SR look for them."""
     lesions = visit.lesions
     old = lesions.provenance.get("segments", [])
     had = {int(s["id"]): dict(s) for s in old if isinstance(s, Mapping) and "id" in s}  # type: ignore[attr-defined]
+    site = {id: {"site": sites[one.number]} for id, one in owner.items() if one.number in sites}
     segments = [
-        {**had.get(id, {}), "id": id, "tracking_uid": owner[id].uid, "tracking_id": f"lesion {owner[id].number}"}
+        {
+            **had.get(id, {}),
+            **site.get(id, {}),
+            "id": id,
+            "tracking_uid": owner[id].uid,
+            "tracking_id": f"lesion {owner[id].number}",
+        }
         for id in lesions.table["id"].tolist()
     ]
     return replace(visit, lesions=replace(lesions, provenance={**lesions.provenance, "segments": segments}))
-
-
-def on_baseline(labels: Instances, grid: Grid, alignment: Alignment) -> np.ndarray:
-    """Return another visit's labels on the baseline's voxels (nearest point), for looking at."""
-    out = np.zeros(grid.shape, np.int32)
-    for body, id in zip(bodies_of(labels, alignment), labels.table["id"].tolist(), strict=True):
-        index = np.round(grid.to_index(body.points)).astype(int)
-        inside = ((index >= 0) & (index < grid.shape)).all(1)
-        out[tuple(index[inside].T)] = id
-    return out

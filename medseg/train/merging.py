@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "cpu_seconds": seconds, "examples": len(x), "tune_pq": round(best[1], 4), "tune_single_cut": round(best[2], 4),
     }  # fmt: skip
     final = MergeNet(net.mean, net.scale, net.layers, best[0])
-    write_whole(given.output, json.dumps(final.to_json() | {"training": told}, indent=1).encode())
+    write_whole(given.output, json.dumps(final.to_json() | {"training": told}).encode())
     _say(f"{given.output}: {told}")
 
 

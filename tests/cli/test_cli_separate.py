@@ -89,7 +89,7 @@ def test_a_rule_takes_the_place_of_a_model(medseg, mask, tmp_path):
     code, out, _ = medseg("segment", image, "-o", tmp_path / "out", "--threshold", ">50", "--save", "csv,report")
     assert code == 0 and out.startswith("image: 3 instances in ")
     assert len(pd.read_csv(tmp_path / "out/image_instances.csv")) == 3
-    assert "&gt;50, separated by distance" in (tmp_path / "out/image_report.html").read_text()
+    assert "&gt;50, separated by shape" in (tmp_path / "out/image_report.html").read_text()
 
 
 def test_a_rule_that_finds_nothing_is_a_normal_result(medseg, mask, tmp_path):

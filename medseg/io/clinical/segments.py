@@ -118,7 +118,7 @@ def describe(instances: Instances, image: Image, study: Study, finding: FindingS
                 str(uid),
                 _code(keep.get("category")) or spec.category,
                 _code(keep.get("type")) or spec.types.get(kind, spec.type),
-                _code(keep.get("site")) or spec.site,
+                _code(keep.get("site")) or spec.site or _code(old.get("site")),
                 *_authorship(spec, record, old, int(id)),
                 spec.colour or colour(number),
             )  # fmt: skip
