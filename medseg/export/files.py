@@ -16,6 +16,7 @@ from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io import write
 from medseg.io.clinical.codes import MEASURES
+from medseg.io.clinical.sr import ENDS
 from medseg.io.overlay import save_overlay
 from medseg.measure import in_unit, measure
 from medseg.measure.recist import NODE
@@ -144,7 +145,7 @@ def _one(
     elif kind == "rtstruct":
         io.save_rtstruct(instances, path, image, **dicom)
     else:
-        coded = [name for name in table.columns if name in MEASURES and name != "volume_mm3"]
+        coded = [name for name in table.columns if (name in MEASURES and name != "volume_mm3") or name in ENDS]
         seg = folder / f"{stem}_seg.dcm" if len(instances) else None
         io.save_report(instances, path, image, segmentation=seg, measures=table[["id", *coded]], **dicom)
     return path

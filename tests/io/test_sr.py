@@ -225,3 +225,38 @@ def test_a_segmentation_of_another_series_is_refused(tmp_path, source, lesions):
     other = io.load(tmp_path / "other")
     with pytest.raises(InputError, match="another series"):
         io.save_report(lesions, tmp_path / "a.dcm", other, segmentation=tmp_path / "seg.dcm")
+
+
+def test_axes_are_drawn_on_their_slice(real_data, tmp_path):
+    from medseg.export import save_case
+    from medseg.measure import measure
+
+    case = real_data / "lesions/lidc_0314"
+    image = io.load(case / "dicom")
+    nodule = io.load_labels(case / "consensus50_mask.nii.gz", like=image)
+    save_case(nodule, image, tmp_path, "case", ["seg", "sr"])
+    report = pydicom.dcmread(tmp_path / "case_sr.dcm")
+
+    def below(item):
+        for inner in item.get("ContentSequence") or ():
+            yield inner
+            yield from below(inner)
+
+    lines = [item for item in below(report) if item.get("ValueType") == "SCOORD"]
+    row = measure(nodule, image).iloc[0]
+    slices = {pydicom.dcmread(f, stop_before_pixels=True).SOPInstanceUID: f for f in image.source.files}
+    assert [item.GraphicType for item in lines] == ["POLYLINE"] * 2
+    for item, axis in zip(lines, ("long_axis", "short_axis"), strict=True):
+        named = item.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        header = pydicom.dcmread(slices[named], stop_before_pixels=True)
+        ends = np.array(item.GraphicData, float).reshape(2, 2)
+        down, across = header.PixelSpacing
+        length = np.hypot(*((ends[1] - ends[0]) * [across, down]))
+        assert length == pytest.approx(row[f"{axis}_mm"], abs=1e-3)
+        # (column, row) to the patient by PS3.3 C.7.6.2.1.1, whose first pixel has its centre at .5, .5 here
+        turn = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
+        places = np.array(header.ImagePositionPatient, float) + (ends - 0.5) * [across, down] @ turn
+        told = [[-row[f"{axis}_{e}_x_mm"], -row[f"{axis}_{e}_y_mm"], row[f"{axis}_{e}_z_mm"]] for e in "ab"]
+        assert places == pytest.approx(np.array(told), abs=1e-3)
+    table = io.load_report(tmp_path / "case_sr.dcm")
+    assert len(table) == 1 and table["long_axis_mm"].iloc[0] == pytest.approx(row["long_axis_mm"], rel=1e-6)

@@ -146,7 +146,8 @@ def save_report(
         The SEG that `save_seg` wrote of these instances; needed if there are any.
     measures : DataFrame, optional
         Column id and columns of `medseg.io.clinical.codes.MEASURES` (for example hu_mean); values that are not finite are left
-        out.
+        out. With the end points of the long and short axis (`medseg.measure`) each axis is drawn as a line on its slice
+        (SCOORD), if it lies on one.
 
     Raises
     ------

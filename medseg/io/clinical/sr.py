@@ -21,7 +21,7 @@ from medseg.io.clinical.objects import SEG, SR, opened
 from medseg.io.clinical.segments import Segment, describe, placed
 from medseg.io.clinical.segread import code_of
 from medseg.io.clinical.segwrite import concept
-from medseg.io.clinical.study import MAKER, SERIES_NUMBER, Study, building, study_of, write
+from medseg.io.clinical.study import MAKER, SERIES_NUMBER, Study, building, on_slices, study_of, write
 from medseg.io.common import reading
 from medseg.io.dicom.pixels import quiet
 from medseg.spec import FindingSpec
@@ -32,6 +32,10 @@ _FINDING, _SITE, _CATEGORY = ("121071", "DCM"), ("363698007", "SCT"), ("27621400
 _SERIES, _DERIVATION = ("121232", "DCM"), ("121401", "DCM")
 _FIXED = ("tracking_id", "tracking_uid", "finding", "finding_meaning", "site", "site_meaning", "segmentation_uid",
           "segment", "source_series_uid")  # fmt: skip
+
+
+AXES = ("long_axis_mm", "short_axis_mm")
+ENDS = tuple(f"{axis[:-3]}_{end}_{x}_mm" for axis in AXES for end in "ab" for x in "xyz")  # columns of `medseg.measure`
 
 
 def save(
@@ -50,9 +54,11 @@ def save(
     if segments and segmentation is None:
         raise InputError("A report refers to its segments: write the SEG first (save_seg) and give its path.")
     seg = _segmentation(segmentation, segments, study) if segments and segmentation else None
-    values = _values(found, measures)
+    drawn = [] if measures is None else [name for name in measures.columns if str(name) in ENDS]
+    values = _values(found, None if measures is None else measures.drop(columns=drawn))
     with building(path), quiet():
-        dataset = _build(study, segments, seg, values, finding or FindingSpec())
+        axes = _axes(found, study, measures) if len(drawn) == len(ENDS) else [{} for _ in segments]
+        dataset = _build(study, segments, seg, values, axes, finding or FindingSpec())
     write(dataset, path)
 
 
@@ -99,8 +105,52 @@ def _values(instances: Instances, measures: pd.DataFrame | None) -> list[dict[st
     return rows
 
 
+def _axes(instances: Instances, study: Study, measures: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Return, for each instance, the line of each axis on the slice of the source that it lies on; none where it lies on no slice.
+
+    Points of an image are (column, row) from the outer corner of its first pixel (PS3.3 C.10.5.1.2).
+    """
+    import highdicom as hd
+
+    given = {} if measures is None else measures.set_index("id").to_dict("index")
+    slices = on_slices(instances.grid, study)
+    out: list[dict[str, Any]] = []
+    for id in instances.table["id"].tolist():
+        found: dict[str, Any] = {}
+        for axis in AXES:
+            row = given.get(id, {})
+            ends = np.array(
+                [[row.get(f"{axis[:-3]}_{end}_{x}_mm", np.nan) for x in "xyz"] for end in "ab"], dtype=np.float64
+            )
+            if not np.isfinite(ends).all():
+                continue
+            index = instances.grid.to_index(ends)
+            number = round(float(index[:, 0].mean()))
+            if np.abs(index[:, 0] - number).max() > 0.05 or not 0 <= number < len(slices):
+                continue
+            source = slices[number]
+            if source is not None:
+                named = source.named()
+                found[axis] = hd.sr.CoordinatesForMeasurement(
+                    graphic_type=hd.sr.GraphicTypeValues.POLYLINE,
+                    graphic_data=index[:, [2, 1]] + 0.5,
+                    source_image=hd.sr.SourceImageForRegion(
+                        named.ReferencedSOPClassUID,
+                        named.ReferencedSOPInstanceUID,
+                        [source.frame] if source.frame is not None else None,
+                    ),
+                )
+        out.append(found)
+    return out
+
+
 def _build(
-    study: Study, segments: list[Segment], seg: Dataset | None, values: list[dict[str, float]], spec: FindingSpec
+    study: Study,
+    segments: list[Segment],
+    seg: Dataset | None,
+    values: list[dict[str, float]],
+    axes: list[dict[str, Any]],
+    spec: FindingSpec,
 ) -> Dataset:
     """Return the report."""
     import highdicom as hd
@@ -109,6 +159,8 @@ def _build(
     groups: list[Any] = [_none_found(study, spec)] if seg is None else []
     if seg is not None:
         groups += [_group(one, row, seg, study) for one, row in zip(segments, values, strict=True)]
+        lines = zip(segments, values, axes, strict=True)
+        groups += [_drawn(one, row, ends) for one, row, ends in lines if ends]
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=study.uid("observer"), name="medseg", manufacturer_name="medseg", model_name="medseg"
     )
@@ -164,6 +216,21 @@ def _group(segment: Segment, values: Mapping[str, float], seg: Dataset, study: S
     )
 
 
+def _drawn(segment: Segment, values: Mapping[str, float], axes: Mapping[str, Any]) -> Any:
+    """Return a second group of an instance that shows its axes: TID 1411 has no place for lines, TID 1501 has."""
+    import highdicom as hd
+
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=segment.tracking_uid, identifier=segment.tracking_id),
+        finding_type=concept(segment.type),
+        finding_category=concept(segment.category),
+        finding_sites=[hd.sr.FindingSite(concept(segment.site))] if segment.site else None,
+        measurements=[
+            _measurement(MEASURES[name], values[name], line) for name, line in axes.items() if name in values
+        ],
+    )
+
+
 def _none_found(study: Study, spec: FindingSpec) -> Any:
     """Return the group that says that the findings looked for are absent."""
     import highdicom as hd
@@ -185,7 +252,7 @@ def _algorithm(segment: Segment) -> Any:
     return hd.sr.AlgorithmIdentification(name=segment.algorithm, version=segment.version)
 
 
-def _measurement(measure: Measure, value: float) -> Any:
+def _measurement(measure: Measure, value: float, line: Any = None) -> Any:
     import highdicom as hd
 
     return hd.sr.Measurement(
@@ -193,6 +260,7 @@ def _measurement(measure: Measure, value: float) -> Any:
         value=float(f"{value:.9g}"),  # a decimal string holds 16 characters
         unit=concept(measure.unit),
         derivation=concept(measure.derivation) if measure.derivation else None,
+        referenced_coordinates=[line] if line is not None else None,
     )
 
 
@@ -203,6 +271,7 @@ def read(path: Path) -> pd.DataFrame:
         if not dataset.get("ContentSequence"):
             raise FormatError(f"{path.name} is a report without content.")
         groups = [_entries(group) for group in _groups(dataset.ContentSequence) if not _says_absent(group)]
+        groups = [one for i, one in enumerate(groups) if not any(_repeats(one, other) for other in groups[:i])]
     rows = [_row(entries) for entries in groups]
     if several := sum(len(row) > len(dict(entries)) for row, entries in zip(rows, groups, strict=True)):
         warn(f"{several} measurement groups hold several values of one kind: those after the first are in columns of "
@@ -235,6 +304,13 @@ def _says_absent(group: Dataset) -> bool:
     measured = any(item.get("ValueType") == "NUM" for item in group.get("ContentSequence") or ())
     absent = bool(answers) and all(answer[:2] == ABSENT[:2] for answer in answers)
     return absent and not measured and "segment" not in dict(entries)
+
+
+def _repeats(entries: list[tuple[str, Any]], before: list[tuple[str, Any]]) -> bool:
+    """Whether a group says nothing of an object that an earlier group of the same one, which has a segment, does not say too."""
+    one, two = dict(entries), dict(before)
+    same = bool(one.get("tracking_uid")) and one["tracking_uid"] == two.get("tracking_uid")
+    return same and "segment" not in one and "segment" in two and all(entry in before for entry in entries)
 
 
 def _row(entries: list[tuple[str, Any]]) -> dict[str, Any]:
