@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from medseg.cli.common import say
-from medseg.cli.files import IMAGE, VALUES, both, finding, tell
+from medseg.cli.files import IMAGE, VALUES, both, finding, table_of, tell
 from medseg.errors import MedsegWarning
 
 
@@ -32,6 +32,10 @@ def measure(
         bool, typer.Option("--nodal", help="They are lymph nodes: RECIST measures the short axis.")
     ] = False,
     role: Annotated[str | None, typer.Option(help="Role by RECIST: target, non-target or new.")] = None,
+    said: Annotated[
+        Path | None,
+        typer.Option("--table", help="What is known of single objects: .csv with id, finding_site, nodal, role."),
+    ] = None,
 ) -> int:
     """Measure each labelled object: volume, RECIST axes, HU, SUV; or the shape of cells.
 
@@ -50,10 +54,14 @@ def measure(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MedsegWarning)
         drawn, picture = both(labels, image, series)
-        table = described(measured(drawn, picture if image else None, spec), finding(None, site, nodal, role))
+        named = finding(None, site, nodal, role)
+        table = measured(drawn, picture if image else None, spec)
+        notes = table.attrs["notes"]
+        known = None if said is None else table_of(said, drawn, named)
+        table = described(table, named) if known is None else table.merge(known, on="id", how="left")
         write.rows(in_unit(table, "um") if unit == "um" else table, output)
     tell(caught, drawn)
-    for note in table.attrs["notes"]:
+    for note in notes:
         say(f"medseg: note: {note}")
     told_of = ", ".join(f"{name} {value:.6g}" for name, value in burden(table).items())
     print(f"{output.name}: {told_of}")

@@ -117,3 +117,14 @@ def test_rules_that_cannot_be_followed_are_told(medseg, mask, tmp_path, options,
     found = medseg("segment", mask.with_name("image.nii.gz"), "-o", tmp_path / "out", *options)
     assert found.code == code
     assert told in found.errors[0]
+
+
+def test_what_a_person_knows_of_single_objects_goes_into_the_table(medseg, mask, tmp_path):
+    medseg("separate", mask, "-o", tmp_path / "out", "--save", "labels")
+    (tmp_path / "known.csv").write_text("id,finding_site,role\n2,liver,target\n")
+    labels, known = tmp_path / "out/mask_labels.nii.gz", tmp_path / "known.csv"
+    code, _, err = medseg("measure", labels, "-o", tmp_path / "t.csv", "--table", known, "--role", "non-target")
+    assert code == 0, err
+    table = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+    assert table["role"].tolist() == ["non-target", "target", "non-target"]
+    assert table["finding_site"].tolist() == ["", "Liver", ""]
