@@ -249,7 +249,7 @@ def _own(labels: Labels, mask: Mask) -> Labels:
 def groups(shapes: Sequence[Shape], count: int, seed: int) -> Iterator[tuple[Labels, tuple[float, float, float]]]:
     """Yield scanned groups with their spacing.
 
-    Lesions come twice, as they are what is separated and the most irregular; and a third of the groups is of lesions as drawn.
+    Lesions come twice, as they are what is separated and the most irregular; and a sixth of the groups is of lesions as drawn.
     """
     raw = [s.mask for s in shapes if s.family == "lesion"]
     families = sorted({s.family for s in shapes})
@@ -262,7 +262,7 @@ def groups(shapes: Sequence[Shape], count: int, seed: int) -> Iterator[tuple[Lab
 
     for number in range(count):
         rng = np.random.default_rng([seed, number])
-        drawn_so = bool(raw) and number % 3 == 0
+        drawn_so = bool(raw) and number % 6 == 0
         labels = as_drawn(raw, rng) if drawn_so else compose(draw, rng)
         if labels is not None and labels.any():
             found, spacing = scanned(labels, rng, drawn_so)
