@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 
 def _learned(header: ModelSpec) -> tuple[object, ...]:
-    """What members of an ensemble must have in common: what their maps mean, and what they may have seen."""
+    """What members of an ensemble must have in common: what their maps mean, and which split they were trained by."""
     from medseg import heads
 
     chosen = {*heads.make(header.heads[0]).tunable, "min_voxels"}
-    told = [header.training.get(k) for k in ("split", "fold", "sources")]
+    told = [header.training.get(k) for k in ("split", "fold")]
     return header.heads[0].model_dump_json(exclude=chosen), header.classes, told
 
 
 def combine(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Model files of one config that differ in the seed.")
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Model files of one config that differ in the seed, or in data sets."),
     ],
     config: Annotated[str, typer.Option(help="Training config: where thresholds are chosen and val is scored.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")],
@@ -36,7 +37,8 @@ def combine(
 ) -> int:
     """Average the maps of several networks, and of mirror images, in one model file.
 
-    Thresholds and calibration are chosen anew on tune, and val is scored once.
+    Thresholds and calibration are chosen anew on tune, and val is scored once. Where the networks were trained on different data
+    sets, val is not scored: the header has each network's own scores on what it was held out from.
     """
     from medseg import presets
     from medseg.model import choose_device, find, read_header, weights_of
@@ -53,16 +55,20 @@ def combine(
             raise ModelError(f"{path.name}: is no single network of {config}; combine what that config trained")
         if _learned(header) != _learned(headers[0]):
             raise ModelError(
-                f"{path.name}: differs from {paths[0].name} in head, classes, data sets, split file or fold; combine networks "
-                "that differ in nothing but the seed, or one would be scored on what another has learned"
+                f"{path.name}: differs from {paths[0].name} in head, classes, split file or fold; combine networks that differ in "
+                "the seed or in data sets, or one would be scored on what another has learned"
             )
     heads = tuple(h for h in spec.heads if h.kind == headers[0].heads[0].kind)
-    fold, sources = headers[0].training.get("fold"), headers[0].training.get("sources", [])
+    fold, sources = headers[0].training.get("fold"), {s for h in headers for s in h.training.get("sources", [])}
+    apart = len({tuple(h.training.get("sources", [])) for h in headers}) > 1
+    reported = [score for h in headers for score in h.scores if score.split == "val"] if apart else None
     data = spec.data.model_copy(
         update={"fold": fold, "sources": tuple(s for s in spec.data.sources if s.name in sources) or spec.data.sources}
     )
     spec = spec.model_copy(update={"heads": heads, "data": data})
-    for line in finish(spec, [weights_of(path) for path in paths], output, choose_device(device), mirrors):
+    for line in finish(
+        spec, [weights_of(path) for path in paths], output, choose_device(device), mirrors, reported=reported
+    ):
         say(line)
     print(output)
     return 0

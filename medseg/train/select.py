@@ -23,7 +23,7 @@ from medseg.errors import TrainingError
 from medseg.metrics import Counts, Overlap, excused, match, overlap, summarise
 from medseg.model import Model, save_model
 from medseg.ops.labels import dense, taken, usual
-from medseg.spec import CalibrationSpec, HeadBase, ModelSpec, TrainSpec
+from medseg.spec import CalibrationSpec, HeadBase, ModelSpec, ScoreSpec, TrainSpec
 from medseg.train.evaluate import score_cases
 from medseg.train.loop import RECIPE, fingerprint
 
@@ -47,6 +47,7 @@ def finish(
     device: torch.device,
     mirrors: bool = False,
     cpu_seconds: float = 0.0,
+    reported: Sequence[ScoreSpec] | None = None,
 ) -> Iterator[str]:
     """Choose on tune, report on val, and write the model file; yields one line per decision.
 
@@ -62,6 +63,8 @@ def finish(
         Average over mirror images too.
     cpu_seconds
         What the training took, for the header, which also counts the choosing.
+    reported
+        Scores on val for the header, where val cannot be scored as members have learned from it: each member's, on what it has not.
 
     Raises
     ------
@@ -104,7 +107,9 @@ def finish(
     model = Model.load(untuned, str(device))
     untuned.unlink()
     scores = summarise(list(score_cases(model, files)), split="tune").specs()
-    if val := find(spec, "val"):
+    if reported is not None:
+        scores += tuple(reported)
+    elif val := find(spec, "val"):
         scores += summarise(list(score_cases(model, val)), split="val").specs()
     save_model(path, final.model_copy(update={"scores": scores}), kept)
     for s in scores:

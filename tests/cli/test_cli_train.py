@@ -139,3 +139,19 @@ def test_networks_are_combined(medseg, config, tmp_path):
     nowhere = medseg("combine", *parts, "--config", config, "-o", tmp_path / "none" / "x.safetensors")
     assert nowhere.code == 4 and "cannot be written" in nowhere.err
     assert np.all([p.exists() for p in parts])
+
+
+def test_networks_of_different_data_sets_are_combined_and_keep_their_own_scores(medseg, config, tmp_path):
+    parts = []
+    for left_out in ("cells", "others"):
+        options = ["--head", "offset", "--steps", 2, "--without", left_out, "--workers", 0, "--device", "cpu"]
+        assert medseg("train", config, "-o", tmp_path / left_out, *options).code == 0
+        parts.append(tmp_path / left_out / "tiny.safetensors")
+    out = tmp_path / "both.safetensors"
+    result = medseg("combine", *parts, "--config", config, "-o", out, "--device", "cpu")
+    assert result.code == 0, result.err
+    header = read_header(out)
+    assert header.members == 2 and header.training["sources"] == ["cells", "others"]
+    told = [s for s in header.scores if s.split == "val"]
+    assert told == [s for p in parts for s in read_header(p).scores if s.split == "val"]
+    assert {s.source for s in told} == {"cells", "others"}
