@@ -24,6 +24,9 @@ def measure(
     slices: Annotated[str, typer.Option(help="Slice of the axes: longest (RECIST) or largest area.")] = "longest",
     plane: Annotated[str, typer.Option(help="Plane of the axes: auto, axial, coronal or sagittal.")] = "auto",
     values: Annotated[str, typer.Option(help=VALUES)] = "auto",
+    texture: Annotated[
+        bool, typer.Option("--texture", help="Texture too, by pyradiomics: pip install 'medseg[texture]'.")
+    ] = False,
     unit: Annotated[str, typer.Option(help="Unit of lengths: mm or um.")] = "mm",
     site: Annotated[
         str | None, typer.Option("--finding-site", help="Name such as lung, or CODE:SCHEME:MEANING.")
@@ -47,7 +50,7 @@ def measure(
     from medseg.measure import measure as measured
     from medseg.spec import MeasureSpec, parse
 
-    told = {"kind": kind, "slices": slices, "plane": plane, "values": values}
+    told = {"kind": kind, "slices": slices, "plane": plane, "values": values, "texture": texture}
     spec = parse(MeasureSpec, told, "options")
     if unit not in ("mm", "um"):
         raise typer.BadParameter(f"{unit!r} is neither mm nor um", param_hint="--unit")

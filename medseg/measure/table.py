@@ -17,6 +17,7 @@ from medseg.measure.intensity import intensities
 from medseg.measure.lesions import lesions
 from medseg.measure.neighbours import neighbours
 from medseg.measure.pet import uptake
+from medseg.measure.texture import texture
 from medseg.spec import MeasureSpec
 
 _SUFFIX = re.compile(r"(?P<per>_per)?_mm(?P<power>[23]?)$")
@@ -61,6 +62,10 @@ def measure(instances: Instances, image: Image | None = None, spec: MeasureSpec 
             placed = image.on(instances.grid)
             notes.append("the image was interpolated onto the grid of the instances")
         parts += _values(instances, image, placed, kind, spec, notes)
+        if spec.texture:
+            parts.append(_texture(instances, image, placed, spec, notes))
+    elif spec.texture:
+        raise InputError("Texture is of an image; give the one that the labels were drawn on.")
     table = pd.concat([part.reset_index(drop=True) for part in parts], axis=1)
     table.attrs["notes"] = notes
     return table
@@ -125,6 +130,19 @@ def _values(
     if image.modality == "PT" and kind == "lesion":
         return _pet(instances, image, placed, spec, notes)
     return [intensities(instances, placed, "intensity")]
+
+
+def _texture(instances: Instances, image: Image, placed: Image, spec: MeasureSpec, notes: list[str]) -> pd.DataFrame:
+    """Measure texture in the unit that intensities are measured in."""
+    values = "CT" if spec.values == "HU" or (spec.values == "auto" and image.modality == "CT") else "other"
+    if spec.values.startswith("SUV"):
+        values = "SUV"
+    elif spec.values == "auto" and image.modality == "PT":
+        converted = io.suv(image, "bw")
+        values, placed = "SUV", converted if image.grid.matches(instances.grid) else converted.on(instances.grid)
+    found, told = texture(instances, placed, values)
+    notes += told
+    return found
 
 
 def _pet(instances: Instances, image: Image, placed: Image, spec: MeasureSpec, notes: list[str]) -> list[pd.DataFrame]:

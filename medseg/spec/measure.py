@@ -28,3 +28,4 @@ class MeasureSpec(Spec):
     mtv_percent: float = Field(default=41.0, gt=0, lt=100, description="threshold of MTV in % of the SUVmax")
     mtv_suv: float = Field(default=4.0, gt=0, description="fixed threshold of MTV")
     nearest: int = Field(default=5, ge=1, description="neighbours that the local density of cells looks at")
+    texture: bool = Field(default=False, description="texture by pyradiomics, where that is installed")
