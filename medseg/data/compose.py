@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import affine_transform, distance_transform_edt, zoom
+from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter, zoom
 from scipy.spatial.transform import Rotation
 
 from medseg import io
@@ -230,11 +230,24 @@ def scanned(labels: Labels, rng: np.random.Generator, thick: bool = False) -> tu
     at = [np.minimum((np.arange(n) + 0.5) * m / n, m - 1).astype(int) for n, m in zip(count, labels.shape, strict=True)]
     out = labels[np.ix_(*at)]
     out = _own(out, out > 0)
+    if out.any() and rng.random() < 0.25:
+        out = rough(out, rng)
     where = np.argwhere(out)
     if len(where):
         out = np.pad(out[tuple(slice(a, b + 1) for a, b in zip(where.min(0), where.max(0), strict=True))], 2)
     z, y, x = (m / n for n, m in zip(count, labels.shape, strict=True))
     return out, (float(z), float(y), float(x))
+
+
+def rough(labels: Labels, rng: np.random.Generator) -> Labels:
+    """Give a group the ragged border and the holes of a mask that is a threshold on a noisy image."""
+    wide = np.pad(labels, 1)
+    noise = gaussian_filter(rng.normal(size=wide.shape), 0.6)
+    noise *= rng.uniform(0.05, 0.2) / max(float(noise.std()), 1e-6)
+    mask = gaussian_filter((wide > 0).astype(np.float64), 0.6) + noise > 0.5
+    nearest = distance_transform_edt(wide == 0, return_distances=False, return_indices=True)
+    near = np.asarray(distance_transform_edt(wide == 0)) <= 1.5
+    return _own(np.where(mask & near, wide[tuple(nearest)], 0).astype(np.int32), mask & near)
 
 
 def _own(labels: Labels, mask: Mask) -> Labels:

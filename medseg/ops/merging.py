@@ -16,7 +16,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt, gaussian_filter, zoom
+from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_filter, zoom
 
 from medseg.ops.separation import by_height
 
@@ -59,6 +59,7 @@ def basins(mask: Mask, spacing: tuple[float, ...]) -> tuple[Labels, Floats, floa
     step : float
         Side of such a voxel, in the unit of the spacing.
     """
+    mask = np.asarray(binary_fill_holes(mask))  # a hole, as of necrosis or noise, is no border between objects
     deepest = float(np.asarray(distance_transform_edt(mask, sampling=spacing)).max())
     step = deepest / DEPTH
     for _ in range(2):  # the depth of a narrow mask on coarse voxels says little before it is put on finer ones
