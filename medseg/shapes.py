@@ -13,7 +13,7 @@ import numpy.typing as npt
 from medseg import presets
 from medseg.errors import ModelError
 from medseg.ops import components, merging
-from medseg.ops.separation import filled
+from medseg.ops.separation import absorbed, filled
 from medseg.preprocess import resize
 
 Mask = npt.NDArray[np.bool_]
@@ -102,7 +102,7 @@ def by_shape(mask: Mask, spacing: tuple[float, ...], net: MergeNet | None = None
     Returns
     -------
     int32 (z, y, x)
-        Labels 1 to N, on every voxel of the mask. A mask of fewer than 8 voxels is one object.
+        Labels 1 to N, on every voxel of the mask, 8 voxels each at least. A mask of fewer is one object.
     """
     if np.count_nonzero(mask) < _LEAST:
         return mask.astype(np.int32)
@@ -110,7 +110,8 @@ def by_shape(mask: Mask, spacing: tuple[float, ...], net: MergeNet | None = None
     wide = np.pad(mask, _RIM)
     labels, depth, step = merging.basins(wide, spacing)
     number = merging.joined(merging.measured(labels, depth, step, spacing), net.chance, net.least)
-    return assigned(wide, number[labels])[(slice(_RIM, -_RIM),) * 3]
+    found = assigned(wide, number[labels])
+    return absorbed(found, _LEAST)[(slice(_RIM, -_RIM),) * 3]
 
 
 def assigned(mask: Mask, fine: Labels) -> Labels:

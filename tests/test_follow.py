@@ -195,9 +195,9 @@ def brain(real_data):
 
 def told(course):
     first = course.ledger.query("visit == 0")
-    before = dict(zip(first["lesion"], first["id"], strict=True))
+    before = dict(zip(first["lesion"], first["mask_id"], strict=True))
     rows = course.ledger.query("visit == 1")
-    return {(int(before.get(r.lesion, 0)), int(r.id)): r.state for r in rows.itertuples()}
+    return {(int(before.get(r.lesion, 0)), int(r.mask_id)): r.state for r in rows.itertuples()}
 
 
 @pytest.mark.parametrize("seed", [1000, 1001])

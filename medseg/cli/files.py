@@ -110,7 +110,10 @@ def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -
     if path is None:
         return out
     try:
-        said = pd.read_csv(path, dtype={"finding_site": str, "role": str}, keep_default_na=False)
+        # a comma or a semicolon, as spreadsheets write
+        said = pd.read_csv(
+            path, sep=None, engine="python", dtype={"finding_site": str, "role": str}, keep_default_na=False
+        )
     except (OSError, ValueError):
         raise InputError(f"{path}: cannot be read as a table; give .csv with id, finding_site, nodal, role") from None
     if "id" not in said or said["id"].duplicated().any() or not pd.api.types.is_integer_dtype(said["id"]):
@@ -124,15 +127,29 @@ def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -
         flags = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
         words = said["nodal"].astype(str).str.strip().str.lower()
         if bad := sorted(set(words) - set(flags)):
-            raise InputError(f"{path}: nodal is true or false, not {bad[0]!r}")
+            raise InputError(f"{path}: nodal is yes or no, not {bad[0]!r}")
         said = said.assign(nodal=words.map(flags))
     if "finding_site" in said:
-        said = said.assign(finding_site=[_site(text)[2] if text.strip() else "" for text in said["finding_site"]])
+        coded = {text: _named(text) for text in set(said["finding_site"]) if text.strip()}
+        if unknown := sorted(text for text, meaning in coded.items() if not meaning):
+            raise InputError(
+                f"{path}: {unknown[0]!r} is no site of the standard such as lung or liver, nor CODE:SCHEME:MEANING"
+            )
+        said = said.assign(finding_site=[coded.get(text, "") for text in said["finding_site"]])
     for name in ("finding_site", "nodal", "role"):
         if name in said:
             told = out["id"].map(said[name])
             out[name] = told.where(told.notna(), out.get(name, False if name == "nodal" else ""))
     return out
+
+
+def _named(text: str) -> str:
+    """Meaning of a site by name or code, "" if it is neither."""
+    from medseg.io.clinical.codes import anatomy
+
+    parts = [part.strip() for part in text.split(":", 2)]
+    found = anatomy(text) or (tuple(parts) if len(parts) == 3 and all(parts) else None)
+    return found[2] if found else ""
 
 
 def _site(text: str) -> tuple[str, str, str]:

@@ -101,16 +101,23 @@ def follow(
     spoken = named.model_copy(update={"site": None}) if named and table is not None else named
     files = Files(kinds(save), spoken, measures, deidentify)
     when = _dates(dates, len(visits))
+    dicom = [kind for kind in files.kinds if kind in ("seg", "rtstruct", "sr")]
     with results_folder(output), warnings.catch_warnings(record=True) as caught, progress() as bar:
         warnings.simplefilter("always", MedsegWarning)
         task = bar.add_task("visits", total=len(visits) + 1, note="")
         read = []
         for number, text in enumerate(visits):
             bar.update(task, note=f"reading {number + 1} of {len(visits)}")
-            read.append(_visit(text, when[number], find, cut if separate else None))
+            one = _visit(text, when[number], find, cut if separate else None)
+            if dicom and (one.image.source is None or one.image.source.format != "dicom"):
+                raise InputError(
+                    f"{text}: was not read from DICOM, so there is no {' or '.join(dicom)} of it; leave it out of --save"
+                )
+            known = (table is not None and number == 0) or (named is not None and table is None)
+            read.append(
+                replace(one, said=table_of(table if number == 0 else None, one.lesions, named)) if known else one
+            )
             bar.advance(task)
-        if table is not None or named is not None:
-            read[0] = replace(read[0], said=table_of(table, read[0].lesions, named))
         bar.update(task, note="registering and matching")
         course = run(read, spec, measures, force=force)
         if deidentify:
@@ -166,6 +173,8 @@ def _visit(text: str, date: str, find: Any, cut: Any) -> Visit:
     else:
         lesions = find(image)
     stated, patient = visit_of(image)
+    if date and stated and date != stated:
+        warnings.warn("--dates replaces the date of a DICOM header", MedsegWarning, stacklevel=2)
     return Visit(image, lesions, "", date or stated, patient)
 
 
@@ -201,8 +210,12 @@ def _write(course: Course, response: Any, files: Files, output: Path, spec: Any)
     for number, visit in enumerate(course.visits):
         written += files.save(visit.lesions, visit.image, output, f"visit{number}")
     page, ledger, whole, told = (output / name for name in NAMES)
-    write.rows(course.ledger, ledger)
-    write.rows(course.ledger, whole)
+    rows = course.ledger.assign(role=course.ledger["lesion"].map(response.roles))
+    rows = rows.assign(
+        **{name: rows[name].astype("Int64").where(rows[name] > 0) for name in ("into", "origin", "id", "mask_id")}
+    )
+    write.rows(rows, ledger)
+    write.rows(rows, whole)
     write.rows(response.table.assign(date=[v.date for v in course.visits]), told)
     source = course.visits[0].image.source
     write_page(course, response, page, spec, f"Course {source.key if source else ''}".strip())

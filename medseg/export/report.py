@@ -165,7 +165,7 @@ def key_slice(instances: Instances, image: Image, row: pd.Series) -> dict[str, s
     steps = np.array([grid.spacing[k] for k in inside])
     canvas, unit = _canvas(plane, labels, steps, _window(image, row, plane))
     picture = _axes(canvas, row, instances, place, inside, steps, unit)
-    told = [f"slice {grid.axes[axis]} {number}"]
+    told = [f"slice {grid.axes[axis]} {number}{_height(instances, axis, number)}"]
     for name, text in (("long_axis_mm", "long"), ("short_axis_mm", "short")):
         if name in row:
             told.append(f"{text} {row[name]:.1f} mm")
@@ -174,6 +174,18 @@ def key_slice(instances: Instances, image: Image, row: pd.Series) -> dict[str, s
     if "suv_max" in row:
         told.append(f"SUVmax {row['suv_max']:.3g}")
     return {"id": str(row["id"]), "colour": _hex(int(row["id"])), "png": _png(picture), "told": ", ".join(told)}
+
+
+def _height(instances: Instances, axis: int, number: int) -> str:
+    """Where an axial, coronal or sagittal slice lies in the patient, as a viewer shows it: S 45.2 mm."""
+    grid = instances.grid
+    if grid.space != "patient":
+        return ""
+    along = int(np.argmax(np.abs(grid.affine[:3, axis])))
+    index = (np.array(grid.shape) - 1) / 2
+    index[axis] = number
+    at = float(grid.to_world(index)[along])
+    return f" ({('L', 'P', 'I')[along] if at < 0 else ('R', 'A', 'S')[along]} {abs(at):.1f} mm)"
 
 
 def _around(

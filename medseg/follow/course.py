@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from medseg.errors import InputError
@@ -60,12 +61,14 @@ class Course:
     Attributes
     ----------
     visits : tuple of Visit
-        In order of date; their instances carry Tracking UIDs (``lesions.provenance["segments"]``).
+        In order of date; their instances have the numbers of their lesions, the same at all visits, and carry Tracking UIDs
+        (``lesions.provenance["segments"]``).
     ledger : DataFrame
         One row for each lesion at each visit from its first: lesion (1 to N), tracking_uid, visit (0 is the baseline), name, date,
-        day (since the baseline), state (`STATES`), into and origin (lesion that it merged into, or split from; 0 if none), id
-        (in the labels; 0 if it is gone), volume_ml, change_pct (of the volume since the visit before), baseline_pct (since its
-        first), counts_mm (diameter that RECIST counts), and all measurements of `medseg.measure.measure`.
+        day (since the baseline), state (`STATES`), into and origin (lesion that it merged into, or split from; 0 if none), id (in
+        the labels of the visits here: its number; 0 if it is gone), mask_id (in the labels that were given; 0 if it is gone),
+        volume_ml, change_pct (of the volume since the visit before), baseline_pct (since its first; both of all that it was and
+        became), counts_mm (diameter that RECIST counts), and all measurements of `medseg.measure.measure`.
     alignments : tuple of Alignment
         How each visit after the first was laid onto the first.
     notes : tuple of str
@@ -133,10 +136,27 @@ def follow(
     owners: list[dict[int, _Lesion]] = []
     for number, (visit, table) in enumerate(zip(ordered, tables, strict=True)):
         owners.append(_visit(number, visit, table, bodies[number], lesions, rows, spec))
-    ledger = _ledger(rows, ordered, tables)
+    ledger = _ledger(rows, ordered, tables).rename(columns={"id": "mask_id"})
+    ledger.insert(
+        list(ledger).index("mask_id"), "id", ledger["lesion"].where(ledger["mask_id"] > 0, 0).astype(np.int32)
+    )
     sites = _sites(ledger)
+    notes += _doubts(ordered)
     done = [_tracked(visit, owner, sites) for visit, owner in zip(ordered, owners, strict=True)]
     return Course(tuple(done), ledger, tuple(alignments[1:]), tuple(dict.fromkeys(notes)))
+
+
+def _doubts(visits: Sequence[Visit]) -> list[str]:
+    """What is allowed but mostly a mistake."""
+    notes = []
+    keys = [v.image.source.content_hash() for v in visits if v.image.source]
+    if len(set(keys)) < len(keys):
+        notes.append("two visits have the very same image")
+    if any(v.image.modality == "PT" for v in visits):
+        notes.append(
+            "RECIST 1.1 measures on CT or MR: sums and responses from PET are for orientation only, and PET rules find organs too"
+        )
+    return notes
 
 
 def _ordered(visits: Sequence[Visit], force: bool) -> tuple[list[Visit], list[str]]:
@@ -338,8 +358,7 @@ def _ledger(rows: list[dict[str, Any]], visits: Sequence[Visit], tables: Sequenc
     for name in _SAID:  # stays with the lesion
         if name in out:
             out[name] = out.groupby("lesion")[name].ffill()
-    begun = out.groupby("lesion")["volume_mm3"].transform("first")
-    out["baseline_pct"] = np.where(out.groupby("lesion").cumcount() > 0, (out["volume_mm3"] / begun - 1) * 100, np.nan)
+    out["baseline_pct"] = _since_first(out)
     if "nodal" in out:
         out["nodal"] = out["nodal"].map(lambda v: bool(v) if pd.notna(v) else False)
     out["counts_mm"] = measured(out)
@@ -357,6 +376,27 @@ def _ledger(rows: list[dict[str, Any]], visits: Sequence[Visit], tables: Sequenc
     ]
 
 
+def _since_first(ledger: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Change of volume since the first visit in %: of what merged or split, of all of it, on the row of the lesion that goes on."""
+    head = {int(n): int(n) for n in ledger["lesion"]}
+    for name in ("origin", "into"):
+        for n, other in ledger.loc[ledger[name] > 0, ["lesion", name]].itertuples(index=False):
+            head[int(n)] = int(other)
+
+    def root(n: int) -> int:
+        while head[n] != n:
+            n = head[n]
+        return n
+
+    family = np.array([root(int(n)) for n in ledger["lesion"]], dtype=int)
+    volume = pd.Series(ledger["volume_mm3"].to_numpy(np.float64))
+    total = volume.groupby([family, ledger["visit"].to_numpy()]).transform("sum").to_numpy()
+    began = (ledger.groupby("lesion").cumcount() == 0) & (ledger["origin"] == 0)
+    first = volume.where(began.to_numpy(), 0.0).groupby(family).transform("sum").to_numpy()
+    shown = (family == ledger["lesion"].to_numpy()) & (ledger.groupby("lesion").cumcount() > 0).to_numpy()
+    return np.where(shown & (first > 0), (total / np.maximum(first, 1e-9) - 1) * 100, np.nan)
+
+
 def _sites(ledger: pd.DataFrame) -> dict[int, Code]:
     """Coded site of each lesion of which one was said by a name of the standard."""
     if "finding_site" not in ledger:
@@ -367,19 +407,27 @@ def _sites(ledger: pd.DataFrame) -> dict[int, Code]:
 
 
 def _tracked(visit: Visit, owner: dict[int, _Lesion], sites: dict[int, Code]) -> Visit:
-    """Put Tracking UIDs and sites on the instances, where SEG, RTSTRUCT and SR look for them."""
+    """Number the instances as their lesions are, and put Tracking UIDs and sites where SEG, RTSTRUCT and SR look for them."""
     lesions = visit.lesions
     old = lesions.provenance.get("segments", [])
     had = {int(s["id"]): dict(s) for s in old if isinstance(s, Mapping) and "id" in s}  # type: ignore[attr-defined]
-    site = {id: {"site": sites[one.number]} for id, one in owner.items() if one.number in sites}
-    segments = [
-        {
-            **had.get(id, {}),
-            **site.get(id, {}),
-            "id": id,
-            "tracking_uid": owner[id].uid,
-            "tracking_id": f"lesion {owner[id].number}",
-        }
-        for id in lesions.table["id"].tolist()
-    ]
-    return replace(visit, lesions=replace(lesions, provenance={**lesions.provenance, "segments": segments}))
+    ids = lesions.table["id"].tolist()
+    table = np.zeros(max(ids, default=0) + 1, np.int32)
+    table[ids] = [owner[id].number for id in ids]
+    order = sorted(range(len(ids)), key=lambda k: owner[ids[k]].number)
+    segments: list[dict[str, object]] = []
+    for k in order:
+        one = owner[ids[k]]
+        site = {"site": sites[one.number]} if one.number in sites else {}
+        told = {"id": one.number, "label": f"lesion {one.number}", "tracking_id": f"lesion {one.number}"}
+        segments.append({**had.get(ids[k], {}), **site, **told, "tracking_uid": one.uid})
+    number = {name: i for i, name in enumerate(lesions.classes, 1)}
+    numbered = Instances.from_labels(
+        table[lesions.labels],
+        lesions.grid,
+        scores=lesions.table["score"].to_numpy()[order],
+        class_ids=[number[name] for name in lesions.table["class"].iloc[order]],
+        classes=lesions.classes,
+        provenance={**lesions.provenance, "segments": segments},
+    )
+    return replace(visit, lesions=numbered)

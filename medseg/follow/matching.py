@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 Points = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.int64]
 
+_CRUMB = 0.05  # share of a lesion that a piece may have that broke off it
 _BEST = 0.1  # share of the smaller that is enough where each is the other's best
 
 
@@ -71,6 +72,7 @@ def links(before: Sequence[Body], after: Sequence[Body], overlap: float, toleran
     shared = covered(moved, after)
     best = _mutual(shared)
     linked = (shared >= overlap) | (best & (shared >= _BEST))
+    linked |= _crumbs(moved, after, linked)
     linked |= _near(moved, after, linked, tolerance)
     return _untangled(linked, shared)
 
@@ -122,6 +124,20 @@ def _mutual(shared: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Pairs of which each is the other's best."""
     top = (shared == shared.max(1, keepdims=True)) & (shared == shared.max(0, keepdims=True))
     return np.asarray(top & (shared > 0))
+
+
+def _crumbs(before: Sequence[Body], after: Sequence[Body], linked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Later lesions of a few voxels that touch an earlier one which is still there: a piece of it, not a new lesion."""
+    out = np.zeros_like(linked)
+    edge = _edge(before, after)
+    kept = np.flatnonzero(linked.any(1)).tolist()
+    for b in np.flatnonzero(~linked.any(0)).tolist():
+        for a in kept:
+            small = after[b].volume <= min(_CRUMB * before[a].volume, 8 * edge**3)
+            if small and cKDTree(before[a].points).query(after[b].points)[0].min() <= 1.5 * edge:
+                out[a, b] = True
+                break
+    return out
 
 
 def _near(

@@ -163,6 +163,7 @@ def _lesion(course: Course, response: Response, lesion: int) -> dict[str, Any]:
             told = [str(here["state"]), f"{here['volume_ml']:.3g} mL"]
             told += [f"{change:+.0f} %"] if np.isfinite(change) else []
             told += [f"{here['long_axis_mm']:.1f} mm"] if np.isfinite(here["long_axis_mm"]) else []
+            told.append(shown["told"].split(",")[0])
             cells.append({"png": shown["png"], "told": ", ".join(told), "state": str(here["state"])})
         else:
             state = (

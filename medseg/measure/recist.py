@@ -55,8 +55,8 @@ def choose_targets(table: pd.DataFrame, thickness: float) -> pd.Series:
     Parameters
     ----------
     table, thickness
-        As for `eligible`. Column finding_site is the organ; lesions without one are of one unknown organ. A role that a person
-        gave (column role) comes first: "target" is kept where the lesion is eligible, "non-target" is never chosen.
+        As for `eligible`. Column finding_site is the organ; lesions without one are of one unknown organ. A person's word (column
+        role) comes first: where some are called "target" those alone are, and "non-target" is never chosen.
 
     Returns
     -------
@@ -73,10 +73,19 @@ def choose_targets(table: pd.DataFrame, thickness: float) -> pd.Series:
     asked = roles == "target"
     if bad := table.index[asked & ~may].tolist():
         named = ", ".join(str(table["id"][i]) if "id" in table else str(i) for i in bad)
-        raise InputError(f"Lesions {named} are called targets but are too small to be measured; make them non-target.")
+        raise InputError(
+            f"Lesions {named} are called targets but are too small to be measured: a target has a long axis of 10 mm and two "
+            "slices or more, a lymph node a short axis of 15 mm; make them non-target."
+        )
     if asked.sum() > MOST or (asked.any() and organs[asked].value_counts().max() > PER_ORGAN):
-        raise InputError(f"RECIST allows {MOST} target lesions, {PER_ORGAN} of an organ; fewer may be called targets.")
+        count = organs[asked].value_counts()
+        told = ", ".join(f"{int(n)} in {organ or 'no named organ'}" for organ, n in count.items())
+        raise InputError(
+            f"RECIST allows {MOST} target lesions, {PER_ORGAN} of an organ; called targets are {told}. Name their organs, or fewer."
+        )
     chosen = asked.copy()
+    if asked.any():
+        return chosen
     for i in measured(table).sort_values(ascending=False, kind="stable").index:
         if chosen.sum() >= MOST:
             break

@@ -18,6 +18,7 @@ from medseg.measure.lesions import lesions
 from medseg.measure.neighbours import neighbours
 from medseg.measure.pet import uptake
 from medseg.measure.texture import texture
+from medseg.ops.resample import check_meets, check_world
 from medseg.spec import MeasureSpec
 
 _SUFFIX = re.compile(r"(?P<per>_per)?_mm(?P<power>[23]?)$")
@@ -59,6 +60,8 @@ def measure(instances: Instances, image: Image | None = None, spec: MeasureSpec 
     if image is not None:
         placed = image
         if not image.grid.matches(instances.grid):
+            check_world(instances.grid, image.grid)
+            check_meets(instances.labels, instances.grid, image.grid)
             placed = image.on(instances.grid)
             notes.append("the image was interpolated onto the grid of the instances")
         parts += _values(instances, image, placed, kind, spec, notes)

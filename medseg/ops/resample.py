@@ -51,6 +51,21 @@ def outside(labels: NDArray[np.int32], source: Grid, target: Grid) -> dict[int, 
     return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
+def check_meets(labels: NDArray[np.int32], source: Grid, target: Grid) -> None:
+    """Raise where no labelled voxel lies on the other grid; nothing labelled is fine.
+
+    Raises
+    ------
+    GeometryError
+        Labels and image share no place.
+    """
+    count = int(np.count_nonzero(labels))
+    if count and sum(outside(labels, source, target).values()) == count:
+        raise GeometryError(
+            "All labels lie outside of the image; are both of one patient, one scan and one space? Register or resample first."
+        )
+
+
 def check_world(source: Grid, target: Grid) -> None:
     """Raise unless positions on both grids mean the same place.
 

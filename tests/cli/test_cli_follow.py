@@ -68,9 +68,12 @@ def test_the_table_names_targets_and_dates_can_be_left_out(medseg, visits, tmp_p
     assert "2024" not in (out / "timeline.html").read_text() + (out / "ledger.csv").read_text()
     response = pd.read_csv(out / "response.csv")
     assert response["targets"].tolist() == [1, 1] and response["non_target"].iloc[1] == "CR"
+    table.write_text("id;role\n1;target\n")
+    assert medseg(*given, "--table", table).code == 0
+    assert pd.read_csv(out / "ledger.csv")["role"].tolist() == ["target", "target", "non-target", "non-target", "new"]
     for text, error in [
         ("id,role\n2,chief\n", "is no role"), ("id,role\n7,target\n", "there is no lesion 7"), ("a,b\n1,2\n", "needs a column id"),
-        ("id,nodal\n1,perhaps\n", "true or false"), ("id,finding_site\n1,left of middle\n", "is not known"),
+        ("id,nodal\n1,perhaps\n", "yes or no"), ("id,finding_site\n1,left of middle\n", "is no site of the standard"),
     ]:  # fmt: skip
         table.write_text(text)
         code, _, told = medseg(*given, "--table", table)
@@ -86,6 +89,7 @@ def test_what_cannot_be_followed_is_said_in_one_line(medseg, visits, tmp_path):
         ([*visits, "--dates", "2024-01-01"], "1 dates for 2 visits"),
         ([*visits, "--dates", "yesterday,today"], "is no date"),
         ([*visits, "--registration", "magic"], "registration"),
+        ([*visits, "--save", "seg"], "was not read from DICOM"),
         ([*visits, "--model", "nuclei3d", "--threshold", ">1"], "one of the two"),
         ([visits[0], f"{image}={tmp_path / 'none.nii.gz'}"], "none.nii.gz"),
     ]:

@@ -51,6 +51,8 @@ def test_at_most_five_targets_and_two_of_an_organ_the_largest_first():
 
 def test_a_persons_choice_comes_first_within_the_rules():
     found = table((50.0, 9.0, False, "a", "non-target"), (20.0, 9.0, False, "b", "target"), (30.0, 9.0, False, "c", ""))
+    assert choose_targets(found, 1.0).tolist() == [False, True, False]  # where targets are named, those alone
+    found.loc[1, "role"] = ""
     assert choose_targets(found, 1.0).tolist() == [False, True, True]
     with pytest.raises(InputError, match="too small"):
         choose_targets(table((8.0, 5.0, False, "a", "target")), 1.0)
