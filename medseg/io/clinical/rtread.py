@@ -50,7 +50,9 @@ def to_lps(grid: Grid) -> FloatArray:
 def read(path: Path, like: Image | None) -> Found:
     """Read an RTSTRUCT on the grid of an image; see `medseg.io.load_candidates`."""
     if like is None:
-        raise InputError("An RTSTRUCT holds contours, not voxels: give the image they were drawn on too (--image, --reference; like= in Python).")
+        raise InputError(
+            "An RTSTRUCT holds contours, not voxels: give the image they were drawn on too (--image, --reference; like= in Python)."
+        )
     grid = like.grid
     if grid.space != "patient":
         raise GeometryError("Contours need an image with a place in the patient; give the DICOM series.")
