@@ -2,8 +2,8 @@
 
 MEDSEG_DATA=FOLDER python docs/make_separation_page.py [--count 300]
 
-The settings of the watersheds are chosen on composed groups as the shape network learned from (other seed); nothing is chosen on what
-is reported.
+The settings of the watersheds are chosen on composed groups as the shape network learned from (other seed); nothing is chosen on
+what is reported.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def main() -> None:
     given = parser.parse_args()
     found = composed(library(data_root(), LEFT_OUT), 120, 2)
     to_tune = [Group("", labels, Grid.from_spacing(labels.shape, spacing), 0.0) for labels, spacing in found]
-    specs = [SeparateSpec(method="components"), *[tuned(m, to_tune) for m in ("distance", "intensity")], SeparateSpec(method="shape")]
+    best = [tuned(method, to_tune) for method in ("distance", "intensity")]
+    specs = [SeparateSpec(method="components"), *best, SeparateSpec(method="shape")]
     pool = groups.shapes(data_root())
     sets = {f: list(groups.lesions(pool[f], f, given.count, SEED)) for f in pool}
     sets["ellipsoid"] = list(groups.ellipsoids(given.count, SEED))
@@ -96,13 +97,17 @@ def main() -> None:
             cells = [pooled([r for r in rows if low <= r[0].contact <= high]) for _, low, high in BINS]
             all_, ones = pooled(rows), [r for r in rows if int(r[0].labels.max()) == 1]
             told = " | ".join(f"{c.pq:.3f}" for c in cells)
-            lines.append(f"| {family} | {spec.method} | **{all_.pq:.3f}** | {all_.f1:.3f} | {told} | {np.mean([r[2] for r in ones]):.1%} |")
+            cut = np.mean([r[2] for r in ones])
+            lines.append(f"| {family} | {spec.method} | **{all_.pq:.3f}** | {all_.f1:.3f} | {told} | {cut:.1%} |")
             sys.stdout.write(lines[-1] + "\n")
             sys.stdout.flush()
         ones = [r for r in some if int(r.labels.max()) == 1]
-        singles.append(f"{family}: {len(some)} groups of {sum(int(g.labels.max()) for g in some)} objects, {len(ones)} of them single")
+        objects = sum(int(g.labels.max()) for g in some)
+        singles.append(f"{family}: {len(some)} groups of {objects} objects, {len(ones)} of them single")
     chosen = ", ".join(f"{s.method}: ratio {s.ratio:g}, smooth {s.smooth:g}" for s in specs[1:3])
-    write_whole(PAGE, TEXT.format(rows="\n".join(lines), sets="; ".join(singles), count=given.count, chosen=chosen).encode())
+    write_whole(
+        PAGE, TEXT.format(rows="\n".join(lines), sets="; ".join(singles), count=given.count, chosen=chosen).encode()
+    )
 
 
 TEXT = """# Separation of touching objects
@@ -112,12 +117,13 @@ PQ and F1 at IoU .5, pooled over all objects.
 
 Groups are put together by `medseg.testing.groups`, unlike those that the shape network learned from: lesions of three patients with
 multiple sclerosis (1 mm voxels, 20 to 1500 of them, as larger ones are mostly several) and soft-tissue sarcomas (two patients),
-none of which it ever saw, and ellipsoids of 3 to 40 mm. Half of the groups of lesions have slices of 2 to 4 voxels. *Contact* is the largest area over which two objects of a group touch, as a share of the middle
-cross-section of a ball as large as the smaller one. *Cut* is the share of objects on their own that came out as several.
+none of which it ever saw, and ellipsoids of 3 to 40 mm. Half of the groups of lesions have slices of 2 to 4 voxels. *Contact* is the
+largest area over which two objects of a group touch, as a share of the middle cross-section of a ball as large as the smaller one.
+*Cut* is the share of objects on their own that came out as several.
 
-Compared are connected components, watersheds of the distance to the border and of an image (here drawn: an uptake for each object, blurred by .3 of
-the largest object's radius, with noise), both with settings chosen on groups as the network learned from ({chosen}), and the
-default, `shape`.
+Compared are connected components, watersheds of the distance to the border and of an image (here drawn: an uptake for each object,
+blurred by .3 of the largest object's radius, with noise), both with settings chosen on groups as the network learned from ({chosen}),
+and the default, `shape`.
 
 | family | method | PQ | F1 | PQ, one object | contact up to .33 | .33 to .66 | over .66 | cut |
 |---|---|---|---|---|---|---|---|---|

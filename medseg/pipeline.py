@@ -220,12 +220,12 @@ def default_model(image: Image) -> str:
     Raises
     ------
     ModelError
-        The image is a medical scan, for which no shipped model exists yet.
+        The image is a medical scan: which model fits, a person has to say.
     """
     if image.modality not in ("microscopy", "other"):
         raise ModelError(
-            f"no shipped model segments {image.modality} images; give a model that does with --model (model=), or "
-            f"--model nuclei{image.grid.ndim}d --force to run one all the same"
+            f"no shipped model is chosen for {image.modality} images by itself; name one with --model (model=), such as ms-lesions "
+            f"for FLAIR of a brain, find by a rule with --threshold, or run --model nuclei{image.grid.ndim}d --force all the same"
         )
     return f"nuclei{image.grid.ndim}d"
 
