@@ -112,17 +112,18 @@ def main() -> None:
 
 TEXT = """# Separation of touching objects
 
-How well `medseg separate` cuts a mask into the objects that it is of. Made by `python docs/make_separation_page.py --count {count}`;
+How well `medseg separate` cuts a mask into single objects. Made by `python docs/make_separation_page.py --count {count}`;
 PQ and F1 at IoU .5, pooled over all objects.
 
 Groups are put together by `medseg.testing.groups`, unlike those that the shape network learned from: lesions of three patients with
 multiple sclerosis (1 mm voxels, 20 to 1500 of them, as larger ones are mostly several) and soft-tissue sarcomas (two patients),
-none of which it ever saw, and ellipsoids of 3 to 40 mm. Half of the groups of lesions have slices of 2 to 4 voxels. *Contact* is the
-largest area over which two objects of a group touch, as a share of the middle cross-section of a ball as large as the smaller one.
+none of which it ever saw, and ellipsoids of 3 to 40 mm. Half of the groups of lesions have slices of 2 to 4 voxels. *Contact* is
+the largest area over which two objects of a group touch, as a share of the middle cross-section of a ball as large as the smaller one.
 *Cut* is the share of objects on their own that came out as several.
 
 Compared are connected components, watersheds of the distance to the border and of an image (here drawn: an uptake for each object,
-blurred by .3 of the largest object's radius, with noise), both with settings chosen on groups as the network learned from ({chosen}),
+blurred by .3 of the largest object's radius, with noise), both with settings chosen on groups as the network learned
+from ({chosen}),
 and the default, `shape`.
 
 | family | method | PQ | F1 | PQ, one object | contact up to .33 | .33 to .66 | over .66 | cut |
