@@ -118,8 +118,8 @@ PQ and F1 at IoU .5, pooled over all objects.
 Groups are put together by `medseg.testing.groups`, unlike those that the shape network learned from: lesions of three patients with
 multiple sclerosis (1 mm voxels, 20 to 1500 of them, as larger ones are mostly several) and soft-tissue sarcomas (two patients),
 none of which it ever saw, and ellipsoids of 3 to 40 mm. Half of the groups of lesions have slices of 2 to 4 voxels. *Contact* is
-the largest area over which two objects of a group touch, as a share of the middle cross-section of a ball as large as the smaller one.
-*Cut* is the share of objects on their own that came out as several.
+the largest area over which two objects of a group touch, as a share of the middle cross-section of a ball as large as the smaller
+one. *Cut* is the share of objects on their own that came out as several.
 
 Compared are connected components, watersheds of the distance to the border and of an image (here drawn: an uptake for each object,
 blurred by .3 of the largest object's radius, with noise), both with settings chosen on groups as the network learned
