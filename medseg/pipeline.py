@@ -224,8 +224,8 @@ def default_model(image: Image) -> str:
     """
     if image.modality not in ("microscopy", "other"):
         raise ModelError(
-            f"no shipped model is chosen for {image.modality} images by itself; name one with --model (model=), such as ms-lesions "
-            f"for FLAIR of a brain, find by a rule with --threshold, or run --model nuclei{image.grid.ndim}d --force all the same"
+            f"no shipped model segments {image.modality} images; name one that does with --model (model=), find by a rule with "
+            f"--threshold, or run --model nuclei{image.grid.ndim}d --force all the same"
         )
     return f"nuclei{image.grid.ndim}d"
 

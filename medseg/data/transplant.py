@@ -218,8 +218,8 @@ def _drawn(brain: Brain, flair: Floats, t1: Floats, masks: Labels, rng: np.rando
     for image, amount, sign in ((flair, lift, 1.0), (t1, drop, -1.0)):
         level = around(image, sound, 6.0)
         level = np.where(level > 0, level, float(np.median(image[sound > 0])))
-        grain = np.where(sound > 0, image - around(image, sound, 2.0), 0)
-        aim = level * (1 + sign * spread(amount) * (1 + 0.35 * field)) + np.roll(grain, 7, 0)
+        # what is there is lifted, grain and all: a lesion with a grain of its own would be known by that, not by what it is
+        aim = image + level * sign * spread(amount) * (1 + 0.35 * field)
         out.append((1 - share) * image + share * aim)
     if rng.random() < 0.4:  # white matter near lesions is often a little bright without being drawn
         out[0] = out[0] + rng.uniform(0.1, 0.35) * bright * gaussian_filter(near, 2.5) * around(flair, sound, 6.0)
