@@ -111,7 +111,8 @@ def by_shape(mask: Mask, spacing: tuple[float, ...], net: MergeNet | None = None
     labels, depth, step = merging.basins(wide, spacing)
     number = merging.joined(merging.measured(labels, depth, step, spacing), net.chance, net.least)
     found = assigned(wide, number[labels])
-    return absorbed(found, _LEAST)[(slice(_RIM, -_RIM),) * 3]
+    # what touches by a corner only has no neighbour to join, and goes to the nearest
+    return filled(wide, absorbed(found, _LEAST))[(slice(_RIM, -_RIM),) * 3]
 
 
 def assigned(mask: Mask, fine: Labels) -> Labels:

@@ -10,8 +10,8 @@ size does not matter.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from heapq import heappop, heappush
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -25,6 +25,8 @@ Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
 DEPTH = 8.0  # voxels from the border to the deepest place of a mask, at the scale that basins are cut at
+FINER = 4.0  # times that such a voxel may be finer than the scan's finest side
+MOST = 4e7  # voxels that a mask may be put on
 SMOOTH = 0.5  # standard deviation, in such voxels, of what takes the peaks of a rough border away
 CRUMB, SHARE = 8.0, 0.03  # voxels of the scan, and share of the largest object, under which a piece is no object
 _STEEP = 1.5  # faces of a plane of voxels per area, on average over its directions
@@ -61,15 +63,18 @@ def basins(mask: Mask, spacing: tuple[float, ...]) -> tuple[Labels, Floats, floa
     """
     mask = np.asarray(binary_fill_holes(mask))  # a hole, as of necrosis or noise, is no border between objects
     deepest = float(np.asarray(distance_transform_edt(mask, sampling=spacing)).max())
-    step = deepest / DEPTH
+    # what is thinner shows no more for being put on ever finer voxels, and what is very large has to fit into memory
+    finest = max(min(spacing) / FINER, (mask.size * float(np.prod(spacing)) / MOST) ** (1 / 3))
+    step = max(deepest / DEPTH, finest)
     for _ in range(2):  # the depth of a narrow mask on coarse voxels says little before it is put on finer ones
         shape = [max(1, round(n * s / step)) for n, s in zip(mask.shape, spacing, strict=True)]
         factor = [n / m for n, m in zip(shape, mask.shape, strict=True)]
         fine = zoom(mask.astype(np.float32), factor, order=1, grid_mode=True, mode="nearest") > 0.5
         inside = np.asarray(distance_transform_edt(fine), dtype=np.float64)
-        if not fine.any() or abs(inside.max() - DEPTH) < 0.1 * DEPTH:
+        better = max(step * float(inside.max()) / DEPTH, finest)
+        if not fine.any() or abs(better - step) < 0.1 * step:
             break
-        step *= float(inside.max()) / DEPTH
+        step = better
     depth = np.where(fine, gaussian_filter(inside, SMOOTH), 0.0)
     return by_height(fine, depth, 9.0), depth, step
 
@@ -100,6 +105,18 @@ class Regions:
     meets: dict[tuple[int, int], tuple[float, float, float]]
     scanned: float
     anisotropy: float
+    near: dict[int, set[int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """List the neighbours of each region."""
+        self.near = {}
+        for a, b in self.meets:
+            self.near.setdefault(a, set()).add(b)
+            self.near.setdefault(b, set()).add(a)
+
+    def pairs(self, a: int) -> list[tuple[int, int]]:
+        """Return a region with each of its neighbours."""
+        return [(min(a, b), max(a, b)) for b in sorted(self.near.get(a, ()))]
 
     def joined(self, a: int, b: int) -> None:
         """Make b a part of a."""
@@ -108,9 +125,12 @@ class Regions:
         self.surface[a] += self.surface[b] - 2 * shared[0]
         if self.peak[b, 0] > self.peak[a, 0]:
             self.peak[a] = self.peak[b]
-        for pair in [p for p in self.meets if b in p]:
-            other = pair[0] if pair[1] == b else pair[1]
-            one, key = self.meets.pop(pair), (min(a, other), max(a, other))
+        self.near[a].discard(b)
+        for other in self.near.pop(b) - {a}:
+            self.near[other].discard(b)
+            self.near[other].add(a)
+            self.near[a].add(other)
+            one, key = self.meets.pop((min(b, other), max(b, other))), (min(a, other), max(a, other))
             two = self.meets.get(key, (0.0, 0.0, 0.0))
             self.meets[key] = (one[0] + two[0], one[1] + two[1], max(one[2], two[2]))
 
@@ -224,16 +244,23 @@ def _silhouette(spread: Floats, way: Floats) -> Floats:
 
 def _crumbs(regions: Regions, chance: Chance, owner: npt.NDArray[np.int64], wanted: bool) -> None:
     """Give what is too small for an object of its own to the neighbour that it is likeliest a part of."""
-    while wanted and regions.meets:
-        size = regions.sums[:, 0]
-        least = max(CRUMB / regions.scanned, SHARE * float(size[np.unique(owner[1:])].max()))
-        pairs = [pair for pair in regions.meets if min(size[pair[0]], size[pair[1]]) < least]
-        if not pairs:
-            return
-        a, b = pairs[int(np.argmax(chance(features(regions, np.array(pairs)))))]
-        a, b = (a, b) if size[a] >= size[b] else (b, a)
+    if not wanted:
+        return
+    size = regions.sums[:, 0]
+    least = max(CRUMB / regions.scanned, SHARE * float(size[np.unique(owner[1:])].max(initial=0.0)))
+    queue = [(float(size[k]), k) for k in regions.near if size[k] < least]
+    heapify(queue)
+    while queue:  # the smallest first
+        was, b = heappop(queue)
+        if b not in regions.near or not regions.near[b] or size[b] != was:
+            continue  # joined, alone, or grown since
+        pairs = regions.pairs(b)
+        one, two = pairs[int(np.argmax(chance(features(regions, np.array(pairs)))))]
+        a = two if one == b else one
         regions.joined(a, b)
         owner[owner == b] = a
+        if size[a] < least:
+            heappush(queue, (float(size[a]), a))
 
 
 Chance = Callable[[Floats], Floats]
@@ -278,7 +305,7 @@ def joined(regions: Regions, chance: Chance, least: float, ask: Callable[[int, i
         owner[owner == b] = a
         born[b] += 1
         born[a] += 1
-        consider([pair for pair in regions.meets if a in pair])
+        consider(regions.pairs(a))
     _crumbs(regions, chance, owner, ask is None)
     owner[0] = 0
     _, number = np.unique(owner, return_inverse=True)
