@@ -170,7 +170,7 @@ def tmp_path_of(tmp_path, source):
 
 def test_refusals(tmp_path, source):
     path = tmp_path_of(tmp_path, source)
-    with pytest.raises(InputError, match="`like`"):
+    with pytest.raises(InputError, match="drawn on too"):
         io.load_candidates(path)
     from dataclasses import replace
 
