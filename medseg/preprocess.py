@@ -138,7 +138,7 @@ def zoom_for(diameter: float, spec: PreprocessSpec) -> float:
 
 
 def masked(image: Image, mask: Instances) -> Image:
-    """The image with 0 wherever the mask has no label, interpolated onto nothing: the mask is brought to the image's voxels.
+    """The image with 0 wherever the mask, brought to the image's voxels by nearest voxel, has no label.
 
     Raises
     ------

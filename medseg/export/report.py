@@ -66,13 +66,11 @@ def write_report(instances: Instances, image: Image, table: pd.DataFrame, path: 
     OutputError
         The file cannot be written.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    template = files("medseg.export").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     order = table.sort_values(["voxels", "id"], ascending=[False, True], kind="stable")
     shown = order.head(SHOWN) if image.grid.ndim == 3 else order.head(0)
-    text = environment.from_string(template).render(
+    page = rendered(
+        "medseg.export",
+        "report.html.j2",
         case=case,
         facts=_facts(instances, image),
         totals=[(_TOTALS[k], number(int(v) if k == "count" else v)) for k, v in burden(table).items()],
@@ -83,7 +81,16 @@ def write_report(instances: Instances, image: Image, table: pd.DataFrame, path: 
         more=max(0, len(table) - LISTED),
         count=len(table),
     )
-    write_whole(path, text.encode("utf-8", "replace"))
+    write_whole(path, page)
+
+
+def rendered(package: str, name: str, **values: Any) -> bytes:
+    """Fill in the template of a page; what is not HTML is escaped, and a value that is missing is an error."""
+    from jinja2 import Environment, StrictUndefined
+
+    template = files(package).joinpath(name).read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(**values).encode("utf-8", "replace")
 
 
 def _facts(instances: Instances, image: Image) -> list[tuple[str, str]]:

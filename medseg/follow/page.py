@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medseg.errors import GeometryError
-from medseg.export.report import key_slice, number
+from medseg.export.report import key_slice, number, rendered
 from medseg.follow.course import Course, Visit
 from medseg.follow.register import Alignment
 from medseg.follow.response import Response
@@ -54,15 +53,13 @@ def write_page(course: Course, response: Response, path: Path, spec: FollowSpec,
     OutputError
         The file cannot be written.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    template = files("medseg.follow").joinpath("page.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     ledger = course.ledger
     order = _order(ledger)
     counts = ledger.groupby(["visit", "state"]).size().unstack(fill_value=0)
     states = [s for s in _URGENT if s in counts]
-    text = environment.from_string(template).render(
+    page = rendered(
+        "medseg.follow",
+        "page.html.j2",
         case=case,
         facts=_facts(course, spec),
         notes=course.notes,
@@ -77,7 +74,7 @@ def write_page(course: Course, response: Response, path: Path, spec: FollowSpec,
         ledger=_table(ledger.head(LISTED), _COLUMNS),
         more=max(0, len(ledger) - LISTED),
     )
-    write_whole(path, text.encode("utf-8", "replace"))
+    write_whole(path, page)
 
 
 def _facts(course: Course, spec: FollowSpec) -> list[tuple[str, str]]:
