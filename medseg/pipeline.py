@@ -20,13 +20,14 @@ from medseg import heads, io, preprocess, sizing
 from medseg.calibration import calibrated
 from medseg.candidates import Candidates
 from medseg.errors import InputError, ModelError
+from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.model import Model
 from medseg.ops import regions, stitch
 from medseg.ops.labels import taken, usual
 from medseg.preprocess import Plan
-from medseg.spec import HeadBase, RunSpec
+from medseg.spec import HeadBase, ModelSpec, RunSpec
 
 # Largest network window and largest region decoded at once: what keeps the peak below about 2 GB.
 _WINDOW = {2: (1024, 1024), 3: (64, 192, 192)}
@@ -57,19 +58,88 @@ class Region:
     labels: NDArray[np.int32]
 
 
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """What the network said of an image: instances can be read from it again, under other settings, without the network.
+
+    Attributes
+    ----------
+    grid : Grid
+        Of the image.
+    spec : ModelSpec
+        Of the model.
+    spacing : tuple of float
+        Voxel size of the maps, per array axis.
+    parts : tuple of (core, grown, maps)
+        Of each region: the part it answers for, the part it covers, and float32 (channels, *shape) on the model's grid.
+    provenance : mapping
+        Of the first reading.
+    """
+
+    grid: Grid
+    spec: ModelSpec
+    spacing: tuple[float, ...]
+    parts: tuple[tuple[regions.Region, regions.Region, NDArray[np.float32]], ...]
+    provenance: Mapping[str, object]
+
+    def decode(self, head: HeadBase | None = None, min_score: float | None = None) -> Instances:
+        """Read the instances again.
+
+        Parameters
+        ----------
+        head
+            Settings of the head; those of the model file if left out.
+        min_score
+            Leave out instances below it; the model file's if left out.
+        """
+        decoding = _Decoding(self.grid.shape, self.spec, heads.make(head or self.spec.heads[0]), self.spacing)
+        for core, grown, maps in self.parts:
+            decoding.add(core, grown, maps)
+        labels, scores, classes, _ = decoding.finish(min_score)
+        changed = {"head": (head or self.spec.heads[0]).model_dump(mode="json"), "min_score": min_score}
+        return Instances.from_labels(
+            labels,
+            self.grid,
+            scores=scores,
+            class_ids=classes,
+            classes=self.spec.classes,
+            provenance={**self.provenance, "decoded_with": changed},
+        )
+
+    def around(self, place: regions.Region, head: HeadBase | None = None) -> Candidates:
+        """Read what the maps propose in one part of the image, on that part's own voxels."""
+        made = heads.make(head or self.spec.heads[0])
+        size = tuple(s.stop - s.start for s in place)
+        middle = tuple((s.start + s.stop) // 2 for s in place)
+        core, grown, maps = next(
+            part for part in self.parts if all(s.start <= m < s.stop for s, m in zip(part[0], middle, strict=True))
+        )
+        lows = [max(p.start, g.start) for p, g in zip(place, grown, strict=True)]
+        highs = [min(p.stop, g.stop) for p, g in zip(place, grown, strict=True)]
+        cut: list[slice] = []
+        for low, high, g, n in zip(lows, highs, grown, maps.shape[1:], strict=True):
+            scale = n / (g.stop - g.start)
+            start = int((low - g.start) * scale)
+            cut.append(slice(start, min(n, max(start + 1, round((high - g.start) * scale)))))
+        inner = tuple(high - low for low, high in zip(lows, highs, strict=True))
+        found = _onto(made.decode(np.ascontiguousarray(maps[(slice(None), *cut)]), self.spacing), inner)
+        return found.shift([low - p.start for low, p in zip(lows, place, strict=True)], size)
+
+
 @dataclass(frozen=True)
 class Finished:
-    """All done."""
+    """All done; ``maps`` where they were to be kept and were not too large."""
 
     instances: Instances
     seconds: float
     notes: tuple[str, ...]
+    maps: Maps | None = None
 
 
 Event = Started | Progress | Region | Finished
 
 
-def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[Event]:
+def run(image: Image, model: Model, options: RunSpec | None = None, *, keep: int = 0) -> Iterator[Event]:
     """Segment an image.
 
     Parameters
@@ -80,6 +150,8 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
         A loaded model.
     options
         Device aside, how to run; see `RunSpec`.
+    keep
+        Bytes of network maps that may be kept to read instances from them again (`Maps`); 0 keeps none.
 
     Yields
     ------
@@ -106,45 +178,29 @@ def run(image: Image, model: Model, options: RunSpec | None = None) -> Iterator[
     windows = [_windows(grown, plan, head, options) for _, grown in jobs]
     total = sum(len(w) for w in windows)
     yield Started(total, notes)
-    least = model.spec.min_score if options.min_score is None else options.min_score
-    mosaic, done = stitch.Mosaic(shape), 0
+    decoding, done = _Decoding(shape, model.spec, head, plan.model_spacing), 0
+    parts: list[tuple[regions.Region, regions.Region, NDArray[np.float32]]] = []
     for (core, grown), places in zip(jobs, windows, strict=True):
         array = plan.read(image, grown)
-        maps = _Blend(array.shape[1:], places)
+        blend = _Blend(array.shape[1:], places)
         for place in places:
-            maps.add(place, model.maps(array[(slice(None), *place)])[0])
+            blend.add(place, model.maps(array[(slice(None), *place)])[0])
             done += 1
             yield Progress(done, total)
-        size = tuple(s.stop - s.start for s in grown)
-        found = _onto(head.decode(maps.mean(), plan.model_spacing), size)
-        mosaic.add(core, grown, found.boxes, found.masks, found.scores.tolist(), found.classes.tolist())
-        view = mosaic.labels[core].view()
-        view.flags.writeable = False
-        yield Region(core, view)
-    labels, scores, classes = mosaic.finish()
-    kept = usual(labels, model.spec.min_share, classes)
-    labels, scores, classes = taken(labels, kept), scores[kept], classes[kept]
-    voxels = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:]
-    scores = calibrated(scores, voxels, model.spec.calibration)
-    kept = scores >= least
-    doubtful = int((~kept).sum())
-    if doubtful and options.min_score is None:
-        notes += (f"{doubtful} doubtful instances with a score below {least:g} are left out; --min-score 0 keeps them",)
-    labels, scores, classes = taken(labels, kept), scores[kept], classes[kept]
-    if len(scores) >= 10 and np.median(scores) < 0.5:
-        notes += (
-            f"half of the scores are below {np.median(scores):.2f}: {model.spec.name} may not be made for such images",
-        )
+        maps = blend.mean()
+        parts.append((core, grown, maps))
+        if sum(part[2].nbytes for part in parts) > keep:
+            keep, parts = 0, []
+        yield decoding.add(core, grown, maps)
+    labels, scores, classes, doubts = decoding.finish(options.min_score)
+    notes += doubts
     seconds = time.monotonic() - started
+    record = _provenance(image, model, options, notes, seconds)
     instances = Instances.from_labels(
-        labels,
-        image.grid,
-        scores=scores,
-        class_ids=classes,
-        classes=model.spec.classes,
-        provenance=_provenance(image, model, options, notes, seconds),
+        labels, image.grid, scores=scores, class_ids=classes, classes=model.spec.classes, provenance=record
     )
-    yield Finished(instances, seconds, notes)
+    kept = Maps(image.grid, model.spec, plan.model_spacing, tuple(parts), record) if parts else None
+    yield Finished(instances, seconds, notes, kept)
 
 
 def segment(
@@ -327,6 +383,47 @@ def _onto(found: Candidates, size: tuple[int, ...]) -> Candidates:
     kept = np.unique(labels)
     kept = kept[kept > 0] - 1
     return Candidates.from_labels(labels, scores=found.scores[kept], classes=found.classes[kept])
+
+
+class _Decoding:
+    """One region's maps after the other into one label array."""
+
+    def __init__(self, shape: tuple[int, ...], spec: ModelSpec, head: heads.Head, spacing: tuple[float, ...]) -> None:
+        self._mosaic = stitch.Mosaic(shape)
+        self._spec, self._head, self._spacing = spec, head, spacing
+
+    def add(self, core: regions.Region, grown: regions.Region, maps: NDArray[np.float32]) -> Region:
+        """Decode a region; returns how its core looks so far."""
+        found = _onto(self._head.decode(maps, self._spacing), tuple(s.stop - s.start for s in grown))
+        self._mosaic.add(core, grown, found.boxes, found.masks, found.scores.tolist(), found.classes.tolist())
+        view = self._mosaic.labels[core].view()
+        view.flags.writeable = False
+        return Region(core, view)
+
+    def finish(
+        self, min_score: float | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], tuple[str, ...]]:
+        """Labels of what is no speck and no doubt, scores and classes of each, and notes."""
+        labels, scores, classes = self._mosaic.finish()
+        kept = usual(labels, self._spec.min_share, classes)
+        labels, scores, classes = taken(labels, kept), scores[kept], classes[kept]
+        voxels = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:]
+        scores = calibrated(scores, voxels, self._spec.calibration)
+        least = self._spec.min_score if min_score is None else min_score
+        notes: tuple[str, ...] = ()
+        kept = scores >= least
+        doubtful = int((~kept).sum())
+        if doubtful and min_score is None:
+            notes += (
+                f"{doubtful} doubtful instances with a score below {least:g} are left out; --min-score 0 keeps them",
+            )
+        labels, scores, classes = taken(labels, kept), scores[kept], classes[kept]
+        if len(scores) >= 10 and np.median(scores) < 0.5:
+            notes += (
+                f"half of the scores are below {np.median(scores):.2f}: "
+                f"{self._spec.name} may not be made for such images",
+            )
+        return labels, scores, classes, notes
 
 
 class _Blend:

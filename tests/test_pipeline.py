@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import medseg
-from medseg import heads
+from medseg import heads, presets
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.metrics import match, overlap
+from medseg.model import Model
 from medseg.pipeline import Finished, Progress, Region, Started, run, segment
 from medseg.spec import OffsetSpec, PreprocessSpec, RunSpec, SemanticSpec, WatershedSpec
 from medseg.testing import phantoms
@@ -256,3 +257,40 @@ def test_areas_are_in_pixels_where_the_spacing_is_unknown(drawn, spacing, column
     table = segment(numbered(drawn.shape, spacing), model=model).table
     assert sorted(table[column]) == sorted(factor * np.bincount(drawn.ravel())[1:])
     assert ("area_px" in table) == (spacing is None)
+
+
+# --- kept maps
+
+
+def _sample(keep):
+    *_, last = run(medseg.io.load(presets.samples() / "fluorescence.tif"), Model.load("nuclei2d"), keep=keep)
+    assert isinstance(last, Finished)
+    return last
+
+
+def test_kept_maps_give_the_same_instances_and_others_under_other_settings():
+    last = _sample(1 << 30)
+    np.testing.assert_array_equal(last.maps.decode().labels, last.instances.labels)
+    few = last.maps.decode(last.maps.spec.heads[0].model_copy(update={"min_voxels": 400}))
+    assert 0 < len(few) < len(last.instances)
+    assert len(last.maps.decode(min_score=0.0)) > len(last.instances)
+
+
+def test_maps_over_the_budget_are_not_kept():
+    last = _sample(1000)
+    assert last.maps is None and len(last.instances)
+
+
+def test_maps_propose_around_a_place_what_was_found_there():
+    last = _sample(1 << 30)
+    row = last.instances.table.sort_values("score").iloc[-1]
+    height, width = last.instances.grid.shape
+    place = (
+        slice(max(0, row["box_y_start"] - 20), min(height, row["box_y_stop"] + 20)),
+        slice(max(0, row["box_x_start"] - 20), min(width, row["box_x_stop"] + 20)),
+    )
+    found = last.maps.around(place)
+    labels, _ = found.paint()
+    truth = last.instances.labels[place] == row["id"]
+    best = max((truth & (labels == n)).sum() / (truth | (labels == n)).sum() for n in range(1, len(found) + 1))
+    assert found.shape == truth.shape and best > 0.85

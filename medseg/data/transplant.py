@@ -147,13 +147,26 @@ def compose(brain: Brain, donors: Sequence[Mask], rng: np.random.Generator) -> t
     # another scanner: gray matter brighter or darker beside white matter, not everywhere alike, and fluid less dark
     gray = np.clip(1 - brain.white - brain.fluid, 0, 1)
     field = smooth_field(rng, (5, 5, 5), gray.shape).astype(np.float32)
-    contrast = rng.uniform(-0.1, 0.15) + rng.uniform(0, 0.08) * field
+    contrast = rng.uniform(-0.1, 0.2) + rng.uniform(0, 0.12) * field
     flair = flair + level * (contrast * gray + max(0, rng.normal(0, 0.15)) * brain.fluid)
+    flair = flair + level * _decoys(gray, brain.fluid, rng)
     t1 = t1 * (1 + rng.uniform(-0.12, 0.12) * gray)
     masks = _placed(brain, labels, donors, rng)
     flair, t1 = _drawn(brain, flair, t1, masks, rng)
     out = np.stack([flair, t1]) * brain.inside
     return out.astype(np.float32), _numbered(labels, masks)
+
+
+def _decoys(gray: Floats, fluid: Floats, rng: np.random.Generator) -> Floats:
+    """What is bright in FLAIR and no lesion: spots in gray matter, and the thin lining of the ventricles."""
+    out = np.zeros(gray.shape, np.float32)
+    places = np.argwhere(gray > 0.6)
+    for sigma in (0.7, 1.2, 2.0):
+        chosen = places[rng.integers(0, len(places), int(rng.integers(0, 30)))]
+        spots = np.zeros(gray.shape, np.float32)
+        spots[tuple(chosen.T)] = rng.uniform(0.1, 0.4, len(chosen))
+        out += gaussian_filter(spots, sigma) * (sigma * np.sqrt(2 * np.pi)) ** 3  # the height that was drawn, whatever the width
+    return out * gray + rng.uniform(0, 0.25) * gaussian_filter(fluid, 1.0) * (1 - fluid)
 
 
 def _placed(brain: Brain, labels: Labels, donors: Sequence[Mask], rng: np.random.Generator) -> Labels:
