@@ -109,9 +109,25 @@ class Maps:
     def around(self, place: regions.Region, head: HeadBase | None = None) -> Candidates:
         """Read what the maps propose in one part of the image, on that part's own voxels."""
         made = heads.make(head or self.spec.heads[0])
-        size = tuple(s.stop - s.start for s in place)
+        cut, inner, offset = self._cut(place)
+        found = _onto(made.decode(cut, self.spacing), inner)
+        return found.shift(offset, tuple(s.stop - s.start for s in place))
+
+    def foreground(self, place: regions.Region) -> NDArray[np.float32]:
+        """Probability that a voxel belongs to an object, in one part of the image; 0 where there are no maps."""
+        cut, inner, offset = self._cut(place)
+        out = np.zeros(tuple(s.stop - s.start for s in place), np.float32)
+        value = 1 / (
+            1 + np.exp(-np.clip(cut[0], -30, 30))
+        )  # the first map of every dense head is the logit of an object
+        where = tuple(slice(o, o + n) for o, n in zip(offset, inner, strict=True))
+        out[where] = value if value.shape == inner else preprocess.resize(value, inner, order=1)
+        return out
+
+    def _cut(self, place: regions.Region) -> tuple[NDArray[np.float32], tuple[int, ...], tuple[int, ...]]:
+        """Maps of the region that answers for the middle of a place; the size of what they cover of it, and where it begins."""
         middle = tuple((s.start + s.stop) // 2 for s in place)
-        core, grown, maps = next(
+        _, grown, maps = next(
             part for part in self.parts if all(s.start <= m < s.stop for s, m in zip(part[0], middle, strict=True))
         )
         lows = [max(p.start, g.start) for p, g in zip(place, grown, strict=True)]
@@ -122,8 +138,8 @@ class Maps:
             start = int((low - g.start) * scale)
             cut.append(slice(start, min(n, max(start + 1, round((high - g.start) * scale)))))
         inner = tuple(high - low for low, high in zip(lows, highs, strict=True))
-        found = _onto(made.decode(np.ascontiguousarray(maps[(slice(None), *cut)]), self.spacing), inner)
-        return found.shift([low - p.start for low, p in zip(lows, place, strict=True)], size)
+        offset = tuple(low - p.start for low, p in zip(lows, place, strict=True))
+        return np.ascontiguousarray(maps[(slice(None), *cut)]), inner, offset
 
 
 @dataclass(frozen=True)

@@ -165,8 +165,11 @@ def _decoys(gray: Floats, fluid: Floats, rng: np.random.Generator) -> Floats:
         chosen = places[rng.integers(0, len(places), int(rng.integers(0, 30)))]
         spots = np.zeros(gray.shape, np.float32)
         spots[tuple(chosen.T)] = rng.uniform(0.1, 0.4, len(chosen))
-        out += gaussian_filter(spots, sigma) * (sigma * np.sqrt(2 * np.pi)) ** 3  # the height that was drawn, whatever the width
-    return out * gray + rng.uniform(0, 0.25) * gaussian_filter(fluid, 1.0) * (1 - fluid)
+        out += (
+            gaussian_filter(spots, sigma) * (sigma * np.sqrt(2 * np.pi)) ** 3
+        )  # the height that was drawn, whatever the width
+    lining = rng.uniform(0, 0.25) * gaussian_filter(fluid, 1.0) * (1 - fluid)
+    return np.asarray(out * gray + lining, dtype=np.float32)
 
 
 def _placed(brain: Brain, labels: Labels, donors: Sequence[Mask], rng: np.random.Generator) -> Labels:

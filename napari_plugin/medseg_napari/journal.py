@@ -1,0 +1,235 @@
+"""Autosave: every edit is on disk before the next one can be made, so that a crash costs at most one.
+
+One SQLite file a session (write-ahead log), in a folder that the user alone can read: the labels it began with, the edits with what
+each changed in voxels and table, and how far they were undone. It is also the session itself: opened again, undo still works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from medseg.errors import FormatError, OutputError
+from medseg.ops.deltas import Delta
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the table says of one instance, measurements aside.
+
+    Parameters
+    ----------
+    id, kind, score
+        Number, class name, score (None where a person drew it).
+    voxels, centroid, box
+        Count; array index; start then stop of each axis, half-open.
+    status
+        "", "accepted" or "rejected".
+    edited
+        Whether a person changed its voxels.
+    seconds
+        Time it was looked at in review.
+    revision
+        Another one for each state of its voxels.
+    finding_site, role, nodal
+        What a person said of it, for the table, SEG and SR.
+    long_axis, short_axis
+        End points (two voxel indices each) where a person moved the calipers.
+    """
+
+    id: int
+    kind: str
+    score: float | None
+    voxels: int
+    centroid: tuple[float, ...]
+    box: tuple[int, ...]
+    status: str = ""
+    edited: bool = False
+    seconds: float = 0.0
+    revision: int = 0
+    finding_site: str = ""
+    role: str = ""
+    nodal: bool = False
+    long_axis: tuple[tuple[float, ...], ...] = ()
+    short_axis: tuple[tuple[float, ...], ...] = ()
+
+    @classmethod
+    def parsed(cls, value: dict[str, Any]) -> Self:
+        """Read a row from JSON."""
+        told: dict[str, Any] = dict(value)
+        for name in ("centroid", "box"):
+            told[name] = tuple(told[name])
+        for name in ("long_axis", "short_axis"):
+            told[name] = tuple(tuple(end) for end in told[name])
+        return cls(**told)
+
+    def changed(self, **values: Any) -> Row:
+        """Return the row with other values."""
+        return replace(self, **values)
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """One step: what it is called, what it changed in voxels, and the rows it took away and put in their place."""
+
+    name: str
+    delta: Delta
+    before: dict[int, Row]
+    after: dict[int, Row]
+
+
+class Journal:
+    """The file of one session.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = not path.exists()
+        try:
+            # committed edits live in the log: they survive a killed process, if not a power cut in the last instant
+            self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            os.chmod(path, 0o600)
+            self._file.execute("PRAGMA journal_mode=WAL")
+            self._file.execute("PRAGMA synchronous=NORMAL")
+            if fresh:
+                self._file.executescript(
+                    "CREATE TABLE about(key TEXT PRIMARY KEY, value TEXT);"
+                    "CREATE TABLE base(labels BLOB);"
+                    "CREATE TABLE edits(number INTEGER PRIMARY KEY, name TEXT, delta BLOB, before TEXT, after TEXT);"
+                )
+        except (sqlite3.Error, OSError):
+            raise OutputError(f"{path.name}: autosave cannot write here; check space and permission") from None
+
+    def begin(self, about: dict[str, Any], base: Delta, rows: dict[int, Row]) -> None:
+        """Write what the session starts from."""
+        told = {**about, "format": _FORMAT, "shape": base.shape, "rows": _dump(rows), "position": 0, "at": time.time()}
+        with self._written():
+            self._file.execute("DELETE FROM edits")
+            self._file.execute("DELETE FROM base")
+            self._file.execute("INSERT INTO base VALUES (?)", (base.to_bytes(),))
+            for key, value in told.items():
+                self._file.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value, default=str)))
+
+    def add(self, number: int, edit: Edit) -> None:
+        """Write an edit as number ``number`` (from 1), in place of what was undone."""
+        with self._written():
+            self._file.execute("DELETE FROM edits WHERE number >= ?", (number,))
+            row = (number, edit.name, edit.delta.to_bytes(), _dump(edit.before), _dump(edit.after))
+            self._file.execute("INSERT INTO edits VALUES (?, ?, ?, ?, ?)", row)
+            self._set("position", number)
+
+    def amend(self, number: int, edit: Edit) -> None:
+        """Write the rows of an edit again."""
+        with self._written():
+            rows = (_dump(edit.before), _dump(edit.after), number)
+            self._file.execute("UPDATE edits SET before = ?, after = ? WHERE number = ?", rows)
+
+    def move(self, position: int) -> None:
+        """Write how many edits are in force."""
+        with self._written():
+            self._set("position", position)
+
+    def _set(self, key: str, value: Any) -> None:
+        self._file.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value)))
+
+    def about(self) -> dict[str, Any]:
+        """Return what `begin` was told, and ``position``, ``shape``, ``rows``.
+
+        Raises
+        ------
+        FormatError
+            The file is damaged or of another version.
+        """
+        try:
+            found = {key: json.loads(value) for key, value in self._file.execute("SELECT key, value FROM about")}
+            if found["format"] != _FORMAT:
+                raise ValueError
+            found["rows"] = _load(found["rows"])
+            found["shape"] = tuple(found["shape"])
+        except (sqlite3.Error, ValueError, LookupError, TypeError):
+            raise FormatError(f"{self.path.name}: is no session of this medseg, or is damaged") from None
+        return found
+
+    def base(self, shape: tuple[int, ...]) -> Delta:
+        """Return the labels that the session began with."""
+        try:
+            (blob,) = self._file.execute("SELECT labels FROM base").fetchone()
+        except (sqlite3.Error, TypeError):
+            raise FormatError(f"{self.path.name}: the labels it began with are missing") from None
+        return Delta.from_bytes(blob, shape)
+
+    def edits(self, shape: tuple[int, ...]) -> Iterator[Edit]:
+        """Give all edits in order, also those that were undone."""
+        query = "SELECT name, delta, before, after FROM edits ORDER BY number"
+        for name, blob, before, after in self._file.execute(query):
+            yield Edit(name, Delta.from_bytes(blob, shape), _load(before), _load(after))
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Close and delete: the session ended well."""
+        self.close()
+        for end in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + end).unlink(missing_ok=True)
+
+    def _written(self) -> _Transaction:
+        return _Transaction(self._file, self.path)
+
+
+class _Transaction:
+    """All or nothing, with one clear error."""
+
+    def __init__(self, file: sqlite3.Connection, path: Path) -> None:
+        self._file, self._path = file, path
+
+    def __enter__(self) -> None:
+        try:
+            self._file.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error:
+            raise OutputError(f"{self._path.name}: autosave cannot write; check space and permission") from None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            self._file.execute("ROLLBACK" if kind else "COMMIT")
+        except sqlite3.Error as failed:
+            error = failed
+        if isinstance(error, sqlite3.Error):
+            raise OutputError(f"{self._path.name}: autosave cannot write; check space and permission") from None
+
+
+def _dump(rows: dict[int, Row]) -> str:
+    return json.dumps([asdict(row) for row in rows.values()])
+
+
+def _load(text: str) -> dict[int, Row]:
+    return {row.id: row for row in (Row.parsed(value) for value in json.loads(text))}
+
+
+def folder() -> Path:
+    """Where sessions are kept: $MEDSEG_SESSIONS, or the user's own state folder."""
+    if given := os.environ.get("MEDSEG_SESSIONS"):
+        return Path(given)
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "medseg" / "sessions"
+    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "medseg" / "sessions"
+
+
+def left_over() -> list[Path]:
+    """Sessions that did not end well, the newest first."""
+    return sorted(folder().glob("*.session"), key=lambda path: -path.stat().st_mtime)

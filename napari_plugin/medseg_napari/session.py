@@ -1,0 +1,399 @@
+"""One image being worked on: its labels, its table, what was done to them, and the way back.
+
+No Qt here. A window listens to `Session.changed` and draws.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from psygnal import Signal
+
+from medseg.errors import InputError, MedsegError, OutputError
+from medseg.grid import Grid
+from medseg.image import Image
+from medseg.instances import Instances
+from medseg.ops.deltas import Delta, Labels, Place
+from medseg.ops.labels import LAST_ID
+from medseg_napari.journal import Edit, Journal, Row, folder
+
+if TYPE_CHECKING:
+    from medseg.pipeline import Maps
+
+
+@dataclass(frozen=True)
+class Change:
+    """What listeners need to draw: where voxels changed, which rows changed or went, and what it was."""
+
+    place: Place
+    ids: frozenset[int]
+    name: str
+
+
+class Session:
+    """Labels that a person corrects. Every change is one step that can be undone.
+
+    Parameters
+    ----------
+    instances : Instances
+        Where to start; copied.
+    image : Image, optional
+        What they were found on.
+    maps : Maps, optional
+        Of the network that found them.
+    journal : Journal, optional
+        Where steps are kept; without one nothing is autosaved.
+    labels : int32 array, optional
+        A writable C-order array to work in, holding the same ids (a viewer's own); a copy is made without one.
+    """
+
+    changed = Signal(Change)
+    complained = Signal(str)
+
+    def __init__(
+        self,
+        instances: Instances,
+        image: Image | None = None,
+        maps: Maps | None = None,
+        journal: Journal | None = None,
+        labels: Labels | None = None,
+    ) -> None:
+        self.labels = np.array(instances.labels, order="C") if labels is None else labels
+        self.grid: Grid = instances.grid
+        self.classes = instances.classes
+        self.provenance: dict[str, Any] = dict(instances.provenance)
+        self.image, self.maps, self.journal = image, maps, journal
+        self.rows: dict[int, Row] = {row.id: row for row in _rows(instances)}
+        self._edits: list[Edit] = []
+        self._position = 0
+        self._revision = len(self.rows)
+        self._last = max(self.rows, default=0)
+        if journal is not None:
+            self._keep(lambda: journal.begin(self._about(), Delta.of_array(self.labels), self.rows))
+
+    def _about(self) -> dict[str, Any]:
+        source = self.image.source if self.image else None
+        return {
+            "classes": self.classes,
+            "provenance": self.provenance,
+            "affine": self.grid.affine.tolist(),
+            "unit": self.grid.unit,
+            "axes": self.grid.axes,
+            "frame": self.grid.frame,
+            "space": self.grid.space,
+            "files": [str(Path(file).absolute()) for file in source.files] if source else [],
+            "image_sha256": source.content_hash() if source else None,
+        }
+
+    @classmethod
+    def resume(cls, path: Path, image: Image | None = None) -> Session:
+        """Open a session file: labels, table and undo as they were.
+
+        Raises
+        ------
+        FormatError
+            The file is damaged.
+        """
+        journal = Journal(path)
+        about = journal.about()
+        shape = about["shape"]
+        grid = Grid(
+            shape, np.array(about["affine"]), about["unit"], tuple(about["axes"]), about["frame"], about["space"]
+        )
+        labels = np.zeros(shape, np.int32)
+        journal.base(shape).apply(labels)
+        empty = Instances.from_labels(
+            np.zeros(shape, np.int32), grid, classes=about["classes"], provenance=about["provenance"]
+        )
+        self = cls(empty, image)
+        self.labels, self.rows, self.journal = labels, about["rows"], journal
+        self._edits = list(journal.edits(shape))
+        for edit in self._edits[: about["position"]]:
+            edit.delta.apply(labels)
+            self._exchange(edit.before, edit.after)
+        self._position = about["position"]
+        every = [*self.rows.values(), *(r for e in self._edits for r in (*e.before.values(), *e.after.values()))]
+        self._revision = max((row.revision for row in every), default=0)
+        self._last = max((row.id for row in every), default=0)
+        return self
+
+    # --- asking
+
+    def __len__(self) -> int:
+        """Return the number of instances."""
+        return len(self.rows)
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """Steps in force, the oldest first."""
+        return tuple(self._edits[: self._position])
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether a step was undone that can be done again."""
+        return self._position < len(self._edits)
+
+    def row(self, id: int) -> Row:
+        """Return the row of an instance.
+
+        Raises
+        ------
+        InputError
+            There is no such instance.
+        """
+        if id not in self.rows:
+            raise InputError(f"There is no instance {id}; choose one in the table or click on it.")
+        return self.rows[id]
+
+    def at(self, index: Iterable[float]) -> int:
+        """Id at a voxel index, 0 for background or outside."""
+        where = tuple(int(round(float(i))) for i in index)
+        if len(where) != self.labels.ndim or any(not 0 <= i < n for i, n in zip(where, self.labels.shape, strict=True)):
+            return 0
+        return int(self.labels[where])
+
+    def around(self, ids: Iterable[int], margin: float = 0.0) -> Place:
+        """Box of instances with a margin in the unit of the spacing, inside of the image."""
+        boxes = np.array([self.row(id).box for id in ids])
+        n = self.labels.ndim
+        wide = [int(np.ceil(margin / s)) + 1 for s in self.grid.spacing]
+        lows, highs = boxes[:, :n].min(axis=0) - wide, boxes[:, n:].max(axis=0) + wide
+        return tuple(
+            slice(max(0, int(a)), min(size, int(b))) for a, b, size in zip(lows, highs, self.labels.shape, strict=True)
+        )
+
+    def new_id(self) -> int:
+        """An id that no instance has or had.
+
+        Raises
+        ------
+        InputError
+            All ids are used up.
+        """
+        if self._last >= LAST_ID:
+            raise InputError("All instance numbers are used up; save, and open the result again.")
+        self._last += 1
+        return self._last
+
+    # --- changing
+
+    def commit(self, name: str, place: Place, after: Labels, **told: Any) -> Edit | None:
+        """Put a part of the labels in place of what is there, as one step.
+
+        Parameters
+        ----------
+        name : str
+            Of the step, as a person reads it.
+        place : tuple of slice
+            Where.
+        after : int32 array
+            Labels of that place.
+        **told
+            Values for rows of instances that are new: ``kind``.
+
+        Returns
+        -------
+        Edit or None
+            None if nothing would change.
+        """
+        delta = Delta.between(self.labels[place], after, place, self.labels.shape)
+        if not len(delta):
+            return None
+        delta.apply(self.labels)
+        return self.took(name, delta, **told)
+
+    def took(self, name: str, delta: Delta, **told: Any) -> Edit | None:
+        """Record a step whose voxels are in the labels already (a brush stroke)."""
+        if not len(delta):
+            return None
+        ids, place = delta.ids, delta.place
+        before = {id: self.rows[id] for id in ids if id in self.rows}
+        self._last = max(self._last, *ids)
+        after = {}
+        for id in ids:
+            if found := self._measured(id, before.get(id), place, told):
+                after[id] = found
+        return self._push(Edit(name, delta, before, after))
+
+    def tell(self, name: str, ids: Iterable[int], **values: Any) -> Edit | None:
+        """Change what the table says of instances (status, kind, role, ...), as one step without voxels."""
+        before = {id: self.row(id) for id in ids}
+        after = {id: row.changed(**values) for id, row in before.items()}
+        if before == after:
+            return None
+        return self._push(Edit(name, Delta.of_voxels([], [], [], self.labels.shape), before, after))
+
+    def amend(self, id: int, revision: int, **values: Any) -> None:
+        """Fill in what was computed of an instance meanwhile (its score); no step of its own, and undo stays exact."""
+        row = self.rows.get(id)
+        if row is None or row.revision != revision:
+            return
+        new = row.changed(**values)
+        self.rows[id] = new
+        for number, edit in enumerate(self._edits, 1):
+            mine = [rows for rows in (edit.before, edit.after) if rows.get(id) == row]
+            for rows in mine:
+                rows[id] = new
+            if mine and self.journal is not None:
+                self._keep(partial(self.journal.amend, number, edit))
+        self.changed.emit(Change(tuple(slice(0, 0) for _ in self.labels.shape), frozenset({id}), "score"))
+
+    def undo(self) -> Edit | None:
+        """Take the last step back; None if there is none."""
+        if not self._position:
+            return None
+        self._position -= 1
+        edit = self._edits[self._position]
+        edit.delta.revert(self.labels)
+        self._exchange(edit.after, edit.before)
+        self._moved(edit, f"undo {edit.name}")
+        return edit
+
+    def redo(self) -> Edit | None:
+        """Do the next step again; None if there is none."""
+        if not self.can_redo:
+            return None
+        edit = self._edits[self._position]
+        self._position += 1
+        edit.delta.apply(self.labels)
+        self._exchange(edit.before, edit.after)
+        self._moved(edit, f"redo {edit.name}")
+        return edit
+
+    def _push(self, edit: Edit) -> Edit:
+        del self._edits[self._position :]
+        self._edits.append(edit)
+        self._position += 1
+        self._exchange(edit.before, edit.after)
+        if self.journal is not None:
+            journal, number = self.journal, self._position
+            self._keep(lambda: journal.add(number, edit))
+        self.changed.emit(Change(edit.delta.place, frozenset(edit.before) | frozenset(edit.after), edit.name))
+        return edit
+
+    def _moved(self, edit: Edit, name: str) -> None:
+        if self.journal is not None:
+            journal = self.journal
+            self._keep(lambda: journal.move(self._position))
+        self.changed.emit(Change(edit.delta.place, frozenset(edit.before) | frozenset(edit.after), name))
+
+    def _exchange(self, gone: Mapping[int, Row], new: Mapping[int, Row]) -> None:
+        for id in gone:
+            self.rows.pop(id, None)
+        self.rows.update(new)
+
+    def _keep(self, write: Any) -> None:
+        """Write to the journal; a full disk must not cost the work in memory."""
+        try:
+            write()
+        except OutputError as error:
+            self.journal = None
+            self.complained.emit(f"{error}. Autosave is off; save your work now.")
+
+    def _measured(self, id: int, old: Row | None, changed: Place, told: Mapping[str, Any]) -> Row | None:
+        """The row of an instance after its voxels changed in one place, or None if it is gone."""
+        n = self.labels.ndim
+        place = changed
+        if old is not None:
+            place = tuple(
+                slice(min(c.start, a), max(c.stop, b))
+                for c, a, b in zip(changed, old.box[:n], old.box[n:], strict=True)
+            )
+        mask = self.labels[place] == id
+        lows, highs, centroid = [], [], []
+        count = 0
+        for axis in range(n):
+            line = mask.sum(axis=tuple(a for a in range(n) if a != axis))
+            where = np.flatnonzero(line)
+            if not len(where):
+                return None
+            count = int(line.sum())
+            lows.append(int(where[0]) + place[axis].start)
+            highs.append(int(where[-1]) + 1 + place[axis].start)
+            centroid.append(float((line * np.arange(len(line))).sum() / count) + place[axis].start)
+        self._revision += 1
+        base = old or Row(id, str(told.get("kind", self.classes[0])), None, 0, (), ())
+        return base.changed(
+            score=None,
+            voxels=count,
+            centroid=tuple(centroid),
+            box=(*lows, *highs),
+            edited=True,
+            revision=self._revision,
+            long_axis=(),
+            short_axis=(),
+        )
+
+    # --- handing on
+
+    def instances(self, *, rejected: bool = False) -> Instances:
+        """Return the labels as they are now as a frozen value, for measuring and saving.
+
+        Parameters
+        ----------
+        rejected : bool
+            Keep instances that were rejected.
+        """
+        labels = self.labels
+        kept = {id: row for id, row in sorted(self.rows.items()) if rejected or row.status != "rejected"}
+        if len(kept) < len(self.rows):
+            table = np.zeros(self._last + 1, np.int32)
+            ids = np.fromiter(kept, np.int64, len(kept))
+            table[ids] = ids
+            labels = table[labels]
+        number = {name: i for i, name in enumerate(self.classes, 1)}
+        edited = [id for id, row in kept.items() if row.edited]
+        record: dict[str, Any] = {**self.provenance}
+        if edited:
+            record["edited"] = edited
+        return Instances.from_labels(
+            np.array(labels),
+            self.grid,
+            scores=[np.nan if row.score is None else row.score for row in kept.values()],
+            class_ids=[number[row.kind] for row in kept.values()],
+            classes=self.classes,
+            provenance=record,
+        )
+
+    def reviewed(self) -> pd.DataFrame:
+        """Return what a person said and did, one row an instance, in id order."""
+        columns = ["id", "status", "edited", "seconds", "finding_site", "role", "nodal"]
+        rows = [{name: getattr(row, name) for name in columns} for _, row in sorted(self.rows.items())]
+        return pd.DataFrame(rows, columns=columns)
+
+
+def start(
+    instances: Instances, image: Image | None = None, maps: Maps | None = None, labels: Labels | None = None
+) -> Session:
+    """Begin a session that is autosaved; where that cannot be, it goes on without and says so."""
+    journal, problem = None, None
+    try:
+        journal = Journal(folder() / f"{secrets.token_hex(8)}.session")
+    except (OutputError, OSError) as error:
+        problem = error if isinstance(error, MedsegError) else "the folder for sessions cannot be made"
+    session = Session(instances, image, maps, journal, labels)
+    if problem:
+        session.complained.emit(f"{problem}. Autosave is off.")
+    return session
+
+
+def _rows(instances: Instances) -> Iterable[Row]:
+    axes = instances.grid.axes
+    for number, row in enumerate(instances.table.to_dict("records"), 1):
+        score = float(row["score"])
+        yield Row(
+            int(row["id"]),
+            str(row["class"]),
+            None if np.isnan(score) else score,
+            int(row["voxels"]),
+            tuple(float(row[f"centroid_{a}"]) for a in axes),
+            tuple(int(row[f"box_{a}_{end}"]) for end in ("start", "stop") for a in axes),
+            revision=number,
+        )
