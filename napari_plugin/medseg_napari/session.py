@@ -73,6 +73,7 @@ class Session:
         self.rows: dict[int, Row] = {row.id: row for row in _rows(instances)}
         self._edits: list[Edit] = []
         self._position = 0
+        self._saved = 0
         self._revision = len(self.rows)
         self._last = max(self.rows, default=0)
         if journal is not None:
@@ -139,6 +140,15 @@ class Session:
     def can_redo(self) -> bool:
         """Whether a step was undone that can be done again."""
         return self._position < len(self._edits)
+
+    @property
+    def saved(self) -> bool:
+        """Whether all steps in force are in files that a person saved."""
+        return self._saved == self._position
+
+    def mark_saved(self) -> None:
+        """Remember that what there is now was saved."""
+        self._saved = self._position
 
     def row(self, id: int) -> Row:
         """Return the row of an instance.
@@ -220,6 +230,24 @@ class Session:
         for id in ids:
             if found := self._measured(id, before.get(id), place, told):
                 after[id] = found
+        return self._push(Edit(name, delta, before, after))
+
+    def replace(self, name: str, instances: Instances) -> Edit | None:
+        """Put other instances in place of all there are, as one step; a step of the same name before it is replaced too."""
+        if self._position and self._edits[self._position - 1].name == name:
+            last = self._edits[self._position - 1]
+            last.delta.revert(self.labels)
+            self._exchange(last.after, last.before)
+            del self._edits[self._position - 1 :]
+            self._position -= 1
+        whole = tuple(slice(0, n) for n in self.labels.shape)
+        delta = Delta.between(self.labels, instances.labels, whole, self.labels.shape)
+        delta.apply(self.labels)
+        before, after = dict(self.rows), {}
+        for row in _rows(instances):
+            self._revision += 1
+            after[row.id] = row.changed(revision=self._revision)
+        self._last = max([self._last, *after])
         return self._push(Edit(name, delta, before, after))
 
     def tell(self, name: str, ids: Iterable[int], **values: Any) -> Edit | None:

@@ -1,0 +1,147 @@
+"""A session and the labels layer that shows it, each following the other."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels
+from napari.utils.colormaps import DirectLabelColormap, label_colormap
+
+from medseg.image import Image
+from medseg.instances import Instances
+from medseg.ops.deltas import Delta
+from medseg.pipeline import Maps
+from medseg_napari import notices
+from medseg_napari.layers import KEY, placed
+from medseg_napari.session import Change, Session, start
+
+
+class Bound:
+    """Show a session as a labels layer.
+
+    The layer's array is the session's own. Strokes of napari's brush become steps of the session, and napari's own undo, which
+    knows nothing of the table, is put out of use.
+
+    Parameters
+    ----------
+    viewer
+        Where.
+    instances, image, maps
+        For a new session.
+    name : str
+        Of the layer.
+    session : Session, optional
+        One that goes on, in place of a new one.
+    """
+
+    def __init__(
+        self,
+        viewer: Any,
+        instances: Instances | None,
+        image: Image | None,
+        maps: Maps | None,
+        name: str,
+        session: Session | None = None,
+    ) -> None:
+        self.viewer = viewer
+        array = session.labels if session else np.array(instances.labels, order="C")  # type: ignore[union-attr]
+        grid = session.grid if session else instances.grid  # type: ignore[union-attr]
+        self.layer = Labels(array, name=name, **placed(grid))
+        if session is None:
+            assert instances is not None
+            session = start(instances, image, maps, self.layer.data)
+        self.session = session
+        session.labels = self.layer.data
+        self.layer.metadata[KEY] = {"session": session, "image": image}
+        viewer.add_layer(self.layer)
+        self._painting = self.layer.events.paint.connect(self._painted)
+        session.changed.connect(self._draw)
+        session.complained.connect(notices.problem)
+        for key, action in (("Control-Z", self.undo), ("Control-Shift-Z", self.redo), ("Control-Y", self.redo)):
+            self.layer.bind_key(key, lambda _, action=action: action(), overwrite=True)
+
+    def undo(self) -> None:
+        """Take the last step back."""
+        if self.session.undo() is None:
+            notices.note("There is nothing to undo.")
+
+    def redo(self) -> None:
+        """Do it again."""
+        if self.session.redo() is None:
+            notices.note("There is nothing to do again.")
+
+    def _draw(self, change: Change) -> None:
+        if any(s.stop > s.start for s in change.place):
+            self.layer.refresh(extent=False)
+
+    def _painted(self, event: Any) -> None:
+        """Take napari's own stroke as a step."""
+        shape = self.session.labels.shape
+        index, old, new = [], [], []
+        for where, before, after in event.value:
+            flat = np.ravel_multi_index(tuple(np.asarray(axis) for axis in where), shape)
+            index.append(flat)
+            old.append(np.asarray(before))
+            new.append(np.broadcast_to(np.asarray(after), flat.shape))
+        if not index:
+            return
+        delta = Delta.of_voxels(np.concatenate(index), np.concatenate(old), np.concatenate(new), shape)
+        self.session.took("paint", delta)
+        self.layer._reset_history()
+
+    def colour_by(self, values: dict[int, float] | None) -> None:
+        """Colour instances by numbers, dark to bright; by id without."""
+        if values is None:
+            self.layer.colormap = label_colormap(49, 0.5, background_value=0)
+            return
+        known = [v for v in values.values() if np.isfinite(v)]
+        low, high = (min(known), max(known)) if known else (0.0, 1.0)
+        colours: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
+        for id, value in values.items():
+            share = (value - low) / (high - low) if high > low else 0.5
+            colours[id] = (*_scale(share), 1.0) if np.isfinite(value) else (0.5, 0.5, 0.5, 1.0)
+        self.layer.colormap = DirectLabelColormap(color_dict=colours)
+
+    def go_to(self, id: int) -> None:
+        """Move the view to an instance."""
+        row = self.session.rows.get(id)
+        if row is None:
+            return
+        world = self.layer.data_to_world(row.centroid)
+        for axis in self.viewer.dims.not_displayed:
+            offset = axis - (self.viewer.dims.ndim - len(world))
+            if offset >= 0:
+                self.viewer.dims.set_point(axis, world[offset])
+        shown = [a - (self.viewer.dims.ndim - len(world)) for a in self.viewer.dims.displayed]
+        centre = [float(world[a]) for a in shown]
+        self.viewer.camera.center = (0.0, *centre) if len(centre) == 2 else tuple(centre)
+
+    def select(self, ids: Iterable[int]) -> None:
+        """Show what is chosen: the layer's brush paints the first."""
+        chosen = list(ids)
+        if chosen:
+            self.layer.selected_label = chosen[0]
+
+    def close(self, *, keep: bool) -> None:
+        """Let go of the layer. The session's file stays where it is to be offered again, else it goes."""
+        self.layer.events.paint.disconnect(self._painting)
+        self.session.changed.disconnect()
+        self.session.complained.disconnect()
+        about = {"instances": self.session.instances(rejected=True)}
+        if self.session.image is not None:
+            about["image"] = self.session.image  # type: ignore[assignment]
+        self.layer.metadata[KEY] = about
+        if self.session.journal is not None:
+            if keep:
+                self.session.journal.close()
+            else:
+                self.session.journal.remove()
+            self.session.journal = None
+
+
+def _scale(share: float) -> tuple[float, float, float]:
+    """Blue to red over the hues, bright."""
+    return colorsys.hsv_to_rgb(0.67 * (1 - float(np.clip(share, 0, 1))), 0.85, 0.95)

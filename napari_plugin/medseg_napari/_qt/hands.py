@@ -1,0 +1,202 @@
+"""The mouse on the image: choosing instances, and the tools that wait for clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Labels, Points
+
+from medseg_napari import commands, notices
+from medseg_napari.prompts import Prompt
+
+if TYPE_CHECKING:
+    from medseg_napari._qt.panel import Panel
+
+
+class Hands:
+    """What clicks and drags do, by the tool in hand."""
+
+    def __init__(self, panel: Panel) -> None:
+        self.panel = panel
+        self.viewer = panel.viewer
+        self.clicks: list[tuple[float, ...]] = []
+        self.prompt: Prompt | None = None
+        self._marks: Points | None = None
+        self._preview: Labels | None = None
+        self.viewer.mouse_drag_callbacks.append(self._mouse)
+        for key, action in (("Enter", self.finish), ("Escape", lambda: panel.take(""))):
+            self.viewer.bind_key(key, lambda _, action=action: action(), overwrite=True)
+
+    def _mouse(self, viewer: Any, event: Any) -> Iterator[None]:
+        """Napari calls this at a press, and goes on with it at each move and at the release."""
+        active = viewer.layers.selection.active
+        if event.button != 1 or (getattr(active, "mode", "pan_zoom") not in ("pan_zoom", "transform")):
+            return
+        shift = "Shift" in event.modifiers
+        path = [tuple(event.position)]
+        dragged = False
+        yield
+        while event.type == "mouse_move":
+            dragged = True
+            path.append(tuple(event.position))
+            yield
+        if self.panel.tool in ("line", "box"):
+            if dragged:
+                self.panel.edit.guard(lambda: self._drawn(path))
+        elif not dragged:
+            self.panel.edit.guard(lambda: self._clicked(path[0], shift, event))
+
+    def _clicked(self, position: tuple[float, ...], shift: bool, event: Any) -> None:
+        tool = self.panel.tool
+        if tool in ("clicks", "box"):
+            self._prompted(position, shift)
+            return
+        bound = self.panel.bound
+        if bound is None:
+            return
+        where = bound.layer.world_to_data(position)
+        if tool == "split":
+            self.clicks.append(tuple(where))
+            if not self.panel.chosen() and (id := bound.session.at(where)):
+                self.panel.choose([id])
+            self._mark()
+        elif tool == "model":
+            commands.regrow(bound.session, where)
+            self.panel.choose([max(bound.session.rows)])
+        else:
+            id = self._under(bound, position, event)
+            kept = self.panel.chosen() if shift else []
+            if id:
+                self.panel.choose([i for i in kept if i != id] if id in kept else [*kept, id])
+            elif not shift:
+                self.panel.choose([])
+
+    def _under(self, bound: Any, position: tuple[float, ...], event: Any) -> int:
+        """Instance at the mouse, in slices and in 3-D."""
+        value = bound.layer.get_value(
+            position, view_direction=event.view_direction, dims_displayed=list(event.dims_displayed), world=True
+        )
+        return int(value) if value else 0
+
+    def _drawn(self, path: list[tuple[float, ...]]) -> None:
+        if self.panel.tool == "box":
+            self._boxed(path[0], path[-1])
+            return
+        bound = self.panel.needed()
+        points = [bound.layer.world_to_data(point) for point in path]
+        ids = self.panel.chosen() or self._crossed(bound, points)
+        commands.split_by_line(bound.session, ids[0] if ids else 0, points, self.panel.axis())
+        self.panel.take("")
+
+    def _crossed(self, bound: Any, points: list[Any]) -> list[int]:
+        """The instance that most of a line lies on."""
+        dense = [
+            a + (np.asarray(b) - a) * t
+            for a, b in zip(map(np.asarray, points[:-1]), points[1:], strict=True)
+            for t in np.linspace(0, 1, 20)
+        ]
+        hit = [id for id in map(bound.session.at, dense) if id]
+        return [max(set(hit), key=hit.count)] if hit else []
+
+    def finish(self) -> None:
+        """Enter: do what the clicks are for."""
+        tool = self.panel.tool
+        if tool == "split":
+            ids = self.panel.chosen()
+            bound = self.panel.bound
+            if bound is not None:
+                self.panel.edit.guard(lambda: commands.split(bound.session, ids[0] if ids else 0, self.clicks))
+            self.panel.take("")
+        elif tool in ("clicks", "box") and self.prompt is not None:
+            self.panel.edit.guard(self._accept)
+
+    def put_down(self) -> None:
+        """Forget clicks and what was drawn for them."""
+        self.clicks = []
+        self.prompt = None
+        for layer in (self._marks, self._preview):
+            if layer is not None and layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+        self._marks = self._preview = None
+
+    # --- a mask by clicks in the image, without a model
+
+    def _start(self) -> Prompt:
+        if self.prompt is None:
+            from medseg_napari.layers import image_of
+
+            bound = self.panel.bound
+            image = bound.session.image if bound and bound.session.image else image_of(self.panel.image_layer())
+            self.prompt = Prompt(image)
+        return self.prompt
+
+    def _reference(self) -> Any:
+        bound = self.panel.bound
+        return bound.layer if bound and bound.session.image else self.panel.image_layer()
+
+    def _prompted(self, position: tuple[float, ...], outside: bool) -> None:
+        prompt = self._start()
+        where = self._reference().world_to_data(position)[: prompt.image.grid.ndim]
+        prompt.click(where, inside=not outside)
+        self.clicks.append(tuple(where))
+        self._mark()
+        self._show()
+
+    def _boxed(self, first: tuple[float, ...], last: tuple[float, ...]) -> None:
+        prompt = self._start()
+        layer, n = self._reference(), prompt.image.grid.ndim
+        prompt.box(layer.world_to_data(first)[:n], layer.world_to_data(last)[:n])
+        self._show()
+        self.viewer.camera.mouse_pan = True
+        self.panel.tool = "clicks"
+        self.panel.edit.tool_shown("clicks")
+
+    def _show(self) -> None:
+        """Draw what would be added, as a layer of the size of its box."""
+        assert self.prompt is not None
+        mask, place = self.prompt.mask, self.prompt.place
+        if self._preview is not None and self._preview in self.viewer.layers:
+            self.viewer.layers.remove(self._preview)
+        layer = self._reference()
+        n = mask.ndim
+        start = np.asarray(layer.data_to_world([s.start for s in place]))[:n]
+        self._preview = Labels(
+            mask.astype(np.uint8), name="preview", scale=list(layer.scale[:n]), translate=start, opacity=0.5,
+            units=list(layer.units[:n]),
+        )  # fmt: skip
+        self._preview.metadata["medseg_help"] = True
+        active = self.viewer.layers.selection.active
+        self.viewer.add_layer(self._preview)
+        self.viewer.layers.selection.active = active
+
+    def _accept(self) -> None:
+        assert self.prompt is not None
+        mask, place, image = self.prompt.mask, self.prompt.place, self.prompt.image
+        if self.panel.bound is None:
+            from medseg.instances import Instances
+
+            empty = Instances.from_labels(np.zeros(image.grid.shape, np.int32), image.grid)
+            self.panel.opened(empty, image, None)
+            self.panel.tool = "clicks"
+        session = self.panel.session()
+        commands.add(session, mask, place, "add by clicks")
+        new = max(session.rows)
+        tool = self.panel.tool
+        self.put_down()
+        self.panel.take(tool)
+        self.panel.choose([new])
+        notices.note(f"Instance {new} added")
+
+    def _mark(self) -> None:
+        """Show the clicks."""
+        layer = self._reference() if self.panel.tool in ("clicks", "box") else self.panel.needed().layer
+        points = [layer.data_to_world(click) for click in self.clicks]
+        if self._marks is None or self._marks not in self.viewer.layers:
+            active = self.viewer.layers.selection.active
+            self._marks = Points(points, name="clicks", size=6, face_color="yellow", out_of_slice_display=True)
+            self.viewer.add_layer(self._marks)
+            self.viewer.layers.selection.active = active
+        else:
+            self._marks.data = points

@@ -1,0 +1,381 @@
+"""The medseg window: what is open, and the tabs that work on it. It holds no logic of its own; sessions and commands do."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+from napari.layers import Image as ImageLayer
+from napari.layers import Labels, Shapes
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
+
+from medseg.errors import InputError, MedsegError
+from medseg.grid import Grid
+from medseg.image import Image
+from medseg.instances import Instances
+from medseg.pipeline import Maps
+from medseg_napari import commands, journal, measuring, notices, review
+from medseg_napari._qt.bound import Bound
+from medseg_napari._qt.edit import EditTab
+from medseg_napari._qt.hands import Hands
+from medseg_napari._qt.orient import face
+from medseg_napari._qt.reviewing import ReviewTab
+from medseg_napari._qt.saving import SaveTab
+from medseg_napari._qt.segment import SegmentTab
+from medseg_napari._qt.table import InstancesTab
+from medseg_napari.background import Background
+from medseg_napari.layers import KEY, grid_of, image_of, instances_of, micro, placed
+from medseg_napari.session import Change, Session
+
+_FETCH = 50  # ms between two looks at what the background has done
+
+
+class Panel(QWidget):
+    """Dock widget "medseg".
+
+    Parameters
+    ----------
+    napari_viewer
+        napari gives it, by this name.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.bound: Bound | None = None
+        self.tool = ""
+        self.measures: dict[
+            tuple[int, int], dict[str, Any]
+        ] = {}  # by id and revision: undo finds what was measured before
+        self.doubts: dict[int, review.Doubt] = {}
+        self.background = Background()
+        self.images, self.labels = QComboBox(), QComboBox()
+        self.segment, self.instances = SegmentTab(self), InstancesTab(self)
+        self.edit, self.review, self.save = EditTab(self), ReviewTab(self), SaveTab(self)
+        self.hands = Hands(self)
+        self._layout()
+        events = self.viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            event.connect(self._layers_changed)
+        events.removed.connect(self._removed)
+        self._fetch = QTimer(self, interval=_FETCH)
+        self._fetch.timeout.connect(self._fetched)
+        self._fetch.start()
+        self._layers_changed()
+        self._offer()
+
+    def _layout(self) -> None:
+        self.tabs = QTabWidget()
+        for name, tab in {
+            "Segment": self.segment,
+            "Instances": self.instances,
+            "Edit": self.edit,
+            "Review": self.review,
+            "Save": self.save,
+        }.items():
+            self.tabs.addTab(tab, name)
+        adopt = QPushButton("Work on it")
+        adopt.setToolTip("edit, measure and save the instances of a labels layer that is open already")
+        adopt.clicked.connect(lambda: self.edit.guard(self.adopt))
+        row = QHBoxLayout()
+        row.addWidget(self.labels)
+        row.addWidget(adopt)
+        form = QFormLayout()
+        form.addRow("image", self.images)
+        form.addRow("labels", row)
+        self.banner, self._restore, self._forget = (
+            QLabel("", wordWrap=True),
+            QPushButton("Restore"),
+            QPushButton("Forget"),
+        )
+        self._restore.clicked.connect(lambda: self.edit.guard(self.restore))
+        self._forget.clicked.connect(self._forgotten)
+        offer = QHBoxLayout()
+        for widget in (self.banner, self._restore, self._forget):
+            offer.addWidget(widget)
+        box = QVBoxLayout(self)
+        box.addLayout(offer)
+        box.addLayout(form)
+        box.addWidget(self.tabs)
+        box.addWidget(QLabel("medseg: for research use only."))
+
+    # --- what is open
+
+    def image_layer(self) -> Any:
+        """The image layer that is chosen, or None."""
+        name = self.images.currentText()
+        return self.viewer.layers[name] if name in self.viewer.layers else None
+
+    def shapes_layer(self) -> Any:
+        """The active layer if it holds shapes, else the topmost that does, or None."""
+        active = self.viewer.layers.selection.active
+        if isinstance(active, Shapes):
+            return active
+        return next((layer for layer in reversed(self.viewer.layers) if isinstance(layer, Shapes)), None)
+
+    def _layers_changed(self, event: Any = None) -> None:
+        for box, kind in ((self.images, ImageLayer), (self.labels, Labels)):
+            current = box.currentText()
+            names = [
+                layer.name
+                for layer in self.viewer.layers
+                if isinstance(layer, kind) and not layer.metadata.get("medseg_help")
+            ]
+            box.clear()
+            box.addItems(names)
+            if current in names:
+                box.setCurrentText(current)
+        if self.bound is None and (layer := self.image_layer()) is not None:
+            face(self.viewer, layer)
+
+    def _removed(self, event: Any) -> None:
+        """A person deleted a layer: of the session's the file stays, so that it can be restored."""
+        if self.bound is not None and event.value is self.bound.layer:
+            bound, self.bound = self.bound, None
+            bound.close(keep=bool(bound.session.edits))
+            self._shown()
+            self._offer()
+
+    def session(self) -> Session:
+        """The session.
+
+        Raises
+        ------
+        InputError
+            There is none.
+        """
+        return self.needed().session
+
+    def needed(self) -> Bound:
+        """The session and its layer, or an error in words."""
+        if self.bound is None:
+            raise InputError(
+                "There are no instances to work on: segment an image, or open labels and press Work on it."
+            )
+        return self.bound
+
+    @property
+    def micro(self) -> bool:
+        """Whether lengths are in um."""
+        return self.bound is not None and micro(self.bound.session.grid)
+
+    def axis(self) -> int:
+        """The axis of the labels that the viewer looks along; the first in 3-D views."""
+        n = self.needed().session.labels.ndim
+        hidden = [axis - (self.viewer.dims.ndim - n) for axis in self.viewer.dims.not_displayed]
+        return next((axis for axis in hidden if axis >= 0), 0)
+
+    # --- sessions
+
+    def opened(
+        self, instances: Instances, image: Image | None, maps: Maps | None, session: Session | None = None
+    ) -> None:
+        """Begin to work on instances; what was worked on before stays as a plain layer."""
+        if self.bound is not None:
+            self.bound.close(keep=False)
+        self.take("")
+        name = self.images.currentText() or "image"
+        self.bound = Bound(self.viewer, instances, image, maps, f"{name} instances", session)
+        self.bound.session.changed.connect(self._changed)
+        self.viewer.layers.selection.active = self.bound.layer
+        face(self.viewer, self.bound.layer)
+        self.measures.clear()
+        self.doubts.clear()
+        self._shown()
+        self._measure(set(self.bound.session.rows))
+
+    def adopt(self) -> None:
+        """Work on the labels layer that is chosen."""
+        name = self.labels.currentText()
+        if name not in self.viewer.layers:
+            raise InputError("There are no labels: open a label file first, or segment an image.")
+        layer = self.viewer.layers[name]
+        if self.bound is not None and layer is self.bound.layer:
+            return
+        instances, image = instances_of(layer), None
+        picture = self.image_layer()
+        if picture is not None:
+            found = image_of(picture)
+            image = found if found.grid.matches(instances.grid) else None
+            if image is None:
+                # on the image's grid, so that measurements and DICOM are of it
+                instances, image = instances.on(found.grid), found
+        self.opened(instances, image, None)
+        layer.visible = False
+
+    def redecoded(self, instances: Instances) -> None:
+        """Show what the sliders gave."""
+        session = self.session()
+        if not session.edits or session.edits[-1].name == "settings":
+            session.replace("settings", instances)
+
+    def preview(self, grid: Grid) -> Any:
+        """A labels layer for regions as they come, of no session."""
+        layer = Labels(np.zeros(grid.shape, np.int32), name="finding...", **placed(grid))
+        layer.metadata["medseg_help"] = True
+        self.viewer.add_layer(layer)
+        return layer
+
+    def _offer(self) -> None:
+        """Offer to restore what an earlier session left."""
+        mine = self.bound.session.journal.path if self.bound and self.bound.session.journal else None
+        self._left = [path for path in journal.left_over() if path != mine]
+        for widget in (self.banner, self._restore, self._forget):
+            widget.setVisible(bool(self._left))
+        if self._left:
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self._left[0].stat().st_mtime))
+            self.banner.setText(f"Work of {when} was not saved.")
+
+    def restore(self) -> None:
+        """Go on with the newest session that did not end well."""
+        path = self._left[0]
+        found = Session.resume(path)
+        image = self._image_for(found)
+        found.image = image
+        if image is not None and not any(_shows(layer, image) for layer in self.viewer.layers):
+            from medseg_napari.layers import of_image
+
+            for data, more, kind in of_image(image, "restored"):
+                getattr(self.viewer, f"add_{kind}")(data, **more)
+        self.opened(found.instances(), image, None, found)
+        self._offer()
+
+    def _image_for(self, session: Session) -> Image | None:
+        """The image a restored session was of: one that is open, or read again where it still is."""
+        for layer in self.viewer.layers:
+            image = layer.metadata.get(KEY, {}).get("image")
+            if isinstance(layer, ImageLayer) and image is not None and image.grid == session.grid:
+                return image  # type: ignore[no-any-return]
+        about = session.journal.about() if session.journal else {}
+        files = about.get("files") or []
+        if not files:
+            return None
+        from medseg import io
+
+        try:
+            image = io.load(files[0] if len(files) == 1 else files)
+        except (MedsegError, OSError):
+            notices.note("The image of this session is not where it was; the instances are restored without it.")
+            return None
+        return image if image.grid == session.grid else None
+
+    def _forgotten(self) -> None:
+        if self._left:
+            for end in ("", "-wal", "-shm"):
+                self._left[0].with_name(self._left[0].name + end).unlink(missing_ok=True)
+        self._offer()
+
+    # --- choosing and changing
+
+    def chosen(self) -> list[int]:
+        """Ids that are chosen, in the table or by clicks."""
+        return [id for id in self.instances.chosen() if self.bound and id in self.bound.session.rows]
+
+    def choose(self, ids: list[int], from_table: bool = False) -> None:
+        """Choose instances, everywhere."""
+        if not from_table:
+            self.instances.choose(ids)
+        if self.bound is not None:
+            self.bound.select(ids)
+            if ids and ids[0] in self.bound.session.rows:
+                self.edit.kind.setCurrentText(self.bound.session.rows[ids[0]].kind)
+
+    def take(self, tool: str) -> None:
+        """Take a tool in hand; "" puts it down."""
+        self.hands.put_down()
+        if tool and tool not in ("clicks", "box") and self.bound is None:
+            notices.problem("There are no instances to work on: segment an image, or open labels and press Work on it.")
+            tool = ""
+        self.tool = tool
+        self.edit.tool_shown(tool)
+        self.viewer.camera.mouse_pan = tool not in ("line", "box")
+
+    def said(self, id: int, column: str, text: str) -> bool:
+        """Take what a person wrote into the table."""
+        session = self.bound.session if self.bound else None
+        if session is None or id not in session.rows:
+            return False
+        if column == "class":
+            return self.edit.guard(lambda: commands.set_kind(session, [id], text)) is not None
+        if column == "role" and text not in ("", "target", "non-target", "new"):
+            notices.problem(f"{text!r} is no role; use target, non-target or new.")
+            return False
+        value: Any = text.lower() in ("yes", "true", "1") if column == "nodal" else text
+        return session.tell(column.replace("_", " "), [id], **{column: value}) is not None
+
+    def _changed(self, change: Change) -> None:
+        self.instances.rows.refresh(set(change.ids))
+        self.instances.count.setText(f"{len(self.session())} instances")
+        self.review.told()
+        if change.name != "score":
+            self._measure(set(change.ids))
+
+    def measured_of(self, id: int) -> dict[str, Any]:
+        """What was measured of an instance as it is now; empty until it is."""
+        row = self.bound.session.rows.get(id) if self.bound else None
+        return self.measures.get((id, row.revision), {}) if row else {}
+
+    def _measure(self, ids: set[int]) -> None:
+        """Measure, score and judge in the background what changed."""
+        session = self.session()
+        usual = review.usual_size(session)
+        for id in sorted(ids, reverse=True):
+            row = session.rows.get(id)
+            if row is None:
+                self.doubts.pop(id, None)
+            elif (id, row.revision) not in self.measures or id not in self.doubts:
+                self.background.put(id, partial(_looked_at, session, row, usual))
+
+    def _fetched(self) -> None:
+        """Take what the background has done."""
+        session = self.bound.session if self.bound else None
+        fresh: set[int] = set()
+        for key, result in self.background.results():
+            if key == "settings":
+                if session is not None:
+                    self.redecoded(result)
+                continue
+            of, row, values, score, doubt = result
+            if of is not session:
+                continue
+            self.measures[(row.id, row.revision)] = values
+            self.doubts[row.id] = doubt
+            fresh.add(row.id)
+            if row.edited and row.score is None and score is not None:
+                of.amend(row.id, row.revision, score=score)
+        if fresh:
+            self.instances.rows.refresh(fresh)
+
+    def _shown(self) -> None:
+        self.instances.rows.reload()
+        self.edit.shown()
+        self.save.shown()
+        self.segment.show_sliders()
+        self.review.told()
+
+    def closeEvent(self, event: Any) -> None:
+        """End threads; edits that were not saved stay on disk and are offered next time."""
+        self.end()
+        super().closeEvent(event)
+
+    def end(self) -> None:
+        """End what runs."""
+        self._fetch.stop()
+        self.segment.cancel()
+        self.background.close()
+        if self.bound is not None:
+            bound, self.bound = self.bound, None
+            bound.close(keep=bool(bound.session.edits) and not bound.session.saved)
+
+
+def _looked_at(session: Session, row: journal.Row, usual: tuple[float, float]) -> tuple[Any, ...]:
+    score = measuring.score(session, row) if row.edited and row.score is None else None
+    judged = row if score is None else row.changed(score=score)
+    return session, row, measuring.measured(session, row), score, review.doubt(session, judged, usual)
+
+
+def _shows(layer: Any, image: Image) -> bool:
+    return isinstance(layer, ImageLayer) and grid_of(layer, layer.data.shape[: image.grid.ndim]).matches(image.grid)

@@ -1,0 +1,80 @@
+"""Hand on: labels, table, report, DICOM, all of the same instances."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
+
+from medseg.export import KINDS
+from medseg_napari import notices
+from medseg_napari.handing import hand_on
+
+if TYPE_CHECKING:
+    from medseg_napari._qt.panel import Panel
+
+_DICOM = ("seg", "rtstruct", "sr")
+
+
+class SaveTab(QWidget):
+    """What is shown under "Save"."""
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__()
+        self.panel = panel
+        self.folder = QLineEdit(str(Path.home()))
+        choose = QPushButton("...")
+        choose.clicked.connect(self._choose)
+        self.boxes = {kind: QCheckBox(f"{kind}: {text}") for kind, text in KINDS.items()}
+        for kind in ("labels", "csv", "report"):
+            self.boxes[kind].setChecked(True)
+        self.deidentify = QCheckBox("leave the patient out of DICOM files")
+        self.save = QPushButton("Save")
+        self.save.clicked.connect(lambda: self.write())
+        self.done = QLabel("", wordWrap=True)
+        grid = QGridLayout()
+        grid.addWidget(QLabel("folder"), 0, 0)
+        grid.addWidget(self.folder, 0, 1)
+        grid.addWidget(choose, 0, 2)
+        box = QVBoxLayout(self)
+        box.addLayout(grid)
+        for one in self.boxes.values():
+            box.addWidget(one)
+        box.addWidget(self.deidentify)
+        box.addWidget(QLabel("Rejected instances are left out. For research use only.", wordWrap=True))
+        box.addWidget(self.save)
+        box.addWidget(self.done)
+        box.addStretch()
+
+    def shown(self) -> None:
+        """DICOM can be written of what was read from DICOM."""
+        bound = self.panel.bound
+        image = bound.session.image if bound else None
+        dicom = image is not None and image.source is not None and image.source.format == "dicom"
+        for kind in _DICOM:
+            self.boxes[kind].setEnabled(dicom)
+            self.boxes[kind].setToolTip("" if dicom else "only for images that were read from DICOM")
+            if not dicom:
+                self.boxes[kind].setChecked(False)
+        self.deidentify.setEnabled(dicom)
+
+    def _choose(self) -> None:
+        if folder := QFileDialog.getExistingDirectory(self, "Folder for the results", self.folder.text()):
+            self.folder.setText(folder)
+
+    def write(self) -> list[Path]:
+        """Write what is ticked; on a problem nothing that was drawn is lost."""
+
+        def done() -> list[Path]:
+            session = self.panel.session()
+            chosen = [kind for kind, box in self.boxes.items() if box.isChecked()]
+            return hand_on(session, Path(self.folder.text()), chosen, deidentify=self.deidentify.isChecked())
+
+        files = self.panel.edit.guard(done) or []
+        self.done.setText(
+            "Saved: " + ", ".join(file.name for file in files) if files else "Not saved; what you drew is still here."
+        )
+        if files:
+            notices.note(f"Saved {len(files)} files")
+        return list(files)

@@ -1,0 +1,306 @@
+"""Run a model: choose it, run, watch, cancel; then move the sliders, which read the kept maps again."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QLabeledDoubleSlider, QLabeledSlider
+
+from medseg import heads, model, presets
+from medseg.errors import InputError, MedsegError
+from medseg.image import Image
+from medseg.pipeline import Finished, Progress, Region, Started
+from medseg.spec import HeadBase, ModelSpec, RunSpec
+from medseg_napari import notices
+from medseg_napari.layers import WINDOWS, image_of, limits
+from medseg_napari.runner import Cancelled, Failed, Run
+
+if TYPE_CHECKING:
+    from medseg_napari._qt.panel import Panel
+
+_LOOK = 40  # ms between two looks at a run
+
+
+class SegmentTab(QWidget):
+    """What is shown under "Segment"."""
+
+    finished = Signal()
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__()
+        self.panel = panel
+        self.run: Run | None = None
+        self._image: Image | None = None
+        self._windows = 0
+        self._preview: Any = None
+        self.models = QComboBox()
+        self.models.addItems(list(presets.weights()))
+        self.card = QLabel(wordWrap=True)
+        self.device = QComboBox()
+        self.device.addItems(["auto", "cpu", "cuda", "mps"])
+        self.region = QCheckBox("only in the box of the active shapes layer")
+        self.force = QCheckBox("run although the model does not fit")
+        self.window = QComboBox()
+        self.window.addItems(list(WINDOWS))
+        self.window.textActivated.connect(self._windowed)
+        self.start = QPushButton("Segment")
+        self.stop = QPushButton("Cancel")
+        self.stop.setEnabled(False)
+        self.bar = QProgressBar()
+        self.left = QLabel("")
+        self.note = QLabel("", wordWrap=True)
+        self.sliders = QGroupBox("Settings of the result (the network does not run again)")
+        self._form = QFormLayout(self.sliders)
+        self._values: dict[str, Any] = {}
+        self._layout()
+        self.models.currentTextChanged.connect(self._described)
+        self.start.clicked.connect(lambda: self.begin())
+        self.stop.clicked.connect(lambda: self.cancel())
+        self._look = QTimer(self, interval=_LOOK)
+        self._look.timeout.connect(self._looked)
+        self._again = QTimer(self, interval=0, singleShot=True)
+        self._again.timeout.connect(self._decoded)
+        self._described(self.models.currentText())
+        self.show_sliders()
+
+    def _layout(self) -> None:
+        form = QFormLayout()
+        form.addRow("model", self.models)
+        form.addRow(self.card)
+        form.addRow("device", self.device)
+        form.addRow(self.region)
+        form.addRow(self.force)
+        form.addRow("CT window", self.window)
+        row = QHBoxLayout()
+        row.addWidget(self.start)
+        row.addWidget(self.stop)
+        box = QVBoxLayout(self)
+        box.addLayout(form)
+        box.addLayout(row)
+        for widget in (self.bar, self.left, self.note, self.sliders):
+            box.addWidget(widget)
+        box.addStretch()
+
+    def _described(self, name: str) -> None:
+        """Show the model's card."""
+        try:
+            spec = model.read_header(model.find(name))
+        except MedsegError as error:
+            self.card.setText(str(error))
+            return
+        limits = "".join(f"<li>{one}</li>" for one in spec.limits[:3])
+        self.card.setText(
+            f"<b>{spec.title}</b><br>{spec.net.ndim}-D, {', '.join(spec.modality)}. {spec.description}"
+            f"<ul>{limits}</ul><i>{spec.licence}</i>"
+        )
+
+    def _windowed(self, name: str) -> None:
+        layer = self.panel.image_layer()
+        if layer is not None:
+            layer.contrast_limits_range = (
+                min(-1024, layer.contrast_limits_range[0]),
+                max(3071, layer.contrast_limits_range[1]),
+            )
+            layer.contrast_limits = limits(name)
+
+    # --- running
+
+    def begin(self, events: Any = None) -> None:
+        """Start a run on the chosen image; what goes wrong is told in words."""
+        if self.run is not None:
+            return
+        try:
+            image = image_of(self.panel.image_layer())
+            self._image = self._part(image)
+            options = RunSpec(device=self.device.currentText(), force=self.force.isChecked())  # type: ignore[arg-type]
+            self.run = Run(self._image, self.models.currentText(), options, events)
+        except (MedsegError, MemoryError) as error:
+            self.tell(notices.words(error))
+            return
+        self.note.setText("")
+        self._busy(True)
+        self.bar.setRange(0, 0)
+        self.left.setText("reading the model")
+        self._look.start()
+
+    def _part(self, image: Image) -> Image:
+        if not self.region.isChecked():
+            return image
+        return image.crop(*self._box(image))
+
+    def _box(self, image: Image) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Region of interest: the box around all shapes of the active shapes layer, whole in axes that it does not cover."""
+        shapes = self.panel.shapes_layer()
+        if shapes is None or not len(shapes.data):
+            raise InputError("There is no region: add a shapes layer, draw a rectangle in it, and choose that layer.")
+        layer = self.panel.image_layer()
+        corners = [layer.world_to_data(shapes.data_to_world(point)) for shape in shapes.data for point in shape]
+        shape = image.grid.shape
+        low = [max(0, int(min(c[a] for c in corners))) for a in range(len(shape))]
+        high = [min(n, int(max(c[a] for c in corners)) + 1) for a, n in enumerate(shape)]
+        for axis, n in enumerate(shape):
+            if len(shape) == 3 and high[axis] - low[axis] <= 1:
+                low[axis], high[axis] = 0, n  # drawn on one slice: all slices
+        if any(b - a < 2 for a, b in zip(low, high, strict=True)):
+            raise InputError("The region lies outside of the image, or is empty.")
+        return tuple(low), tuple(high)
+
+    def cancel(self) -> None:
+        """Give the window back now; the thread ends after the network window that runs."""
+        if self.run is not None:
+            self.run.cancel()
+            self._ended("cancelled")
+
+    def _looked(self) -> None:
+        if self.run is None:
+            return
+        for event in self.run.events():
+            if isinstance(event, Started):
+                self._windows = event.windows
+                self.bar.setRange(0, event.windows)
+                for text in event.notes:
+                    self.note.setText(text)
+            elif isinstance(event, Progress):
+                self.bar.setValue(event.done)
+                left = self.run.left(event.done, event.windows)
+                self.left.setText("" if left is None else f"about {left:.0f} s left")
+            elif isinstance(event, Region):
+                self._shown(event)
+            elif isinstance(event, Finished):
+                self._done(event)
+                return
+            elif isinstance(event, Failed):
+                self._ended(event.text)
+                self.tell(event.text)
+                return
+            elif isinstance(event, Cancelled):
+                self._ended("cancelled")
+                return
+
+    def _shown(self, region: Region) -> None:
+        """Draw a region as it comes."""
+        assert self._image is not None
+        if self._preview is None:
+            self._preview = self.panel.preview(self._image.grid)
+        if self._preview not in self.panel.viewer.layers:
+            return  # a person deleted it: the run goes on
+        self._preview.data[region.place] = region.labels
+        self._preview.refresh(extent=False)
+
+    def _done(self, event: Finished) -> None:
+        self._ended(f"{len(event.instances)} found in {event.seconds:.1f} s")
+        notes = list(event.notes)
+        if event.maps is None:
+            notes.append("the maps are too large to be kept: the sliders are off, splitting goes by shape")
+        self.note.setText("; ".join(notes))
+        assert self._image is not None
+        self.panel.opened(event.instances, self._image, event.maps)
+        self.show_sliders()
+        self.finished.emit()
+
+    def _ended(self, text: str) -> None:
+        self._look.stop()
+        self.run = None
+        self._busy(False)
+        self.bar.setRange(0, 1)
+        self.bar.setValue(1 if "found" in text else 0)
+        self.left.setText(text)
+        if self._preview is not None and self._preview in self.panel.viewer.layers:
+            self.panel.viewer.layers.remove(self._preview)
+        self._preview = None
+
+    def _busy(self, busy: bool) -> None:
+        self.start.setEnabled(not busy)
+        self.stop.setEnabled(busy)
+
+    def tell(self, text: str) -> None:
+        """Show a problem beside the button and as a notification."""
+        self.note.setText(text)
+        notices.problem(text)
+
+    # --- sliders
+
+    def show_sliders(self) -> None:
+        """Sliders for the settings of the model's head, made from its spec."""
+        while self._form.rowCount():
+            self._form.removeRow(0)
+        self._values = {}
+        bound = self.panel.bound
+        maps = bound.session.maps if bound else None
+        self.sliders.setVisible(maps is not None)
+        if maps is None:
+            return
+        spec = maps.spec
+        for name, low, high in ranges(spec):
+            value = spec.min_score if name == "min_score" else getattr(spec.heads[0], name)
+            whole = isinstance(value, int)
+            slider = (QLabeledSlider if whole else QLabeledDoubleSlider)(self.sliders)
+            slider.setOrientation(_horizontal())
+            slider.setRange(low, high)
+            slider.setValue(value)
+            slider.setToolTip(HELP.get(name) or str(type(spec.heads[0]).model_fields[name].description))
+            slider.valueChanged.connect(lambda _: self._again.start())
+            self._values[name] = slider
+            self._form.addRow(name.replace("_", " "), slider)
+        reset = QPushButton("as the model says")
+        reset.clicked.connect(partial(self._reset, spec))
+        self._form.addRow(reset)
+
+    def _reset(self, spec: ModelSpec) -> None:
+        for name, slider in self._values.items():
+            slider.setValue(spec.min_score if name == "min_score" else getattr(spec.heads[0], name))
+
+    def settings(self) -> tuple[HeadBase, float]:
+        """Head and least score as the sliders stand."""
+        bound = self.panel.bound
+        assert bound is not None and bound.session.maps is not None
+        head = bound.session.maps.spec.heads[0]
+        told = {name: slider.value() for name, slider in self._values.items() if name != "min_score"}
+        return head.model_copy(update=told), float(self._values["min_score"].value())
+
+    def _decoded(self) -> None:
+        bound = self.panel.bound
+        if bound is None or bound.session.maps is None:
+            return
+        if bound.session.edits and any(edit.name != "settings" for edit in bound.session.edits):
+            self.note.setText("The result was edited; undo the edits, or segment again, to change its settings.")
+            return
+        head, least = self.settings()
+        # beside the window; of several waiting settings the last counts
+        self.panel.background.put("settings", partial(bound.session.maps.decode, head, least))
+
+
+HELP = {"min_score": "instances with a lower score are left out", "min_voxels": "smallest instance in voxels"}
+
+
+def ranges(spec: ModelSpec) -> list[tuple[str, float, float]]:
+    """Name, lowest and highest value of each setting of a model's head that can be moved."""
+    head = heads.make(spec.heads[0])
+    out: list[tuple[str, float, float]] = [("min_score", 0.0, 1.0)]
+    for name, tried in head.tunable.items():
+        value = getattr(spec.heads[0], name)
+        if name in ("threshold", "core", "seed", "claim", "apart"):
+            out.append((name, 0.02, 0.98))
+        else:
+            out.append((name, min(*tried, value) / 2, max(*tried, value) * 2))
+    return [*out, ("min_voxels", 1, max(500, 4 * spec.heads[0].min_voxels))]
+
+
+def _horizontal() -> Any:
+    from qtpy.QtCore import Qt
+
+    return Qt.Orientation.Horizontal

@@ -1,0 +1,214 @@
+"""The instances as a table, linked both ways with the layer: sort, filter, colour by a column, jump."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QAbstractTableModel, QItemSelectionModel, QModelIndex, QSortFilterProxyModel, Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from medseg_napari.session import Session
+
+if TYPE_CHECKING:
+    from medseg_napari._qt.panel import Panel
+
+_FIRST = ["id", "class", "score", "status", "doubt", "voxels"]
+_SAID = ["finding_site", "role", "nodal", "edited"]
+_EDITABLE = {"finding_site", "role", "nodal", "class"}
+
+
+class Rows(QAbstractTableModel):
+    """Rows of a session, and what was measured of them."""
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__()
+        self.panel = panel
+        self.ids: list[int] = []
+        self.columns: list[str] = [*_FIRST, *_SAID]
+
+    @property
+    def session(self) -> Session | None:
+        """The session shown."""
+        return self.panel.bound.session if self.panel.bound else None
+
+    def reload(self) -> None:
+        """Take all rows anew."""
+        self.beginResetModel()
+        session = self.session
+        self.ids = sorted(session.rows) if session else []
+        measured = [name for values in self.panel.measures.values() for name in values]
+        self.columns = [*_FIRST, *dict.fromkeys(measured), *_SAID]
+        self.endResetModel()
+
+    def refresh(self, ids: set[int]) -> None:
+        """Draw some rows again; all if rows came or went, or columns did."""
+        session = self.session
+        if session is None or set(self.ids) != set(session.rows):
+            self.reload()
+            return
+        if any(name not in self.columns for id in ids for name in self.panel.measured_of(id)):
+            self.reload()
+            return
+        for line, id in enumerate(self.ids):
+            if id in ids:
+                self.dataChanged.emit(self.index(line, 0), self.index(line, len(self.columns) - 1))
+
+    def value(self, id: int, column: str) -> Any:
+        """What a cell holds; None where it is empty."""
+        session = self.session
+        if session is None or id not in session.rows:
+            return None
+        row = session.rows[id]
+        if column == "class":
+            return row.kind
+        if column == "doubt":
+            found = self.panel.doubts.get(id)
+            return None if found is None else round(found.value, 3)
+        if column in ("id", "score", "status", "voxels", *_SAID):
+            return getattr(row, column)
+        return self.panel.measured_of(id).get(column)
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:
+        """Qt asks."""
+        return len(self.ids)
+
+    def columnCount(self, parent: QModelIndex | None = None) -> int:
+        """Qt asks."""
+        return len(self.columns)
+
+    def headerData(self, section: int, orientation: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Qt asks."""
+        if role == Qt.ItemDataRole.DisplayRole and orientation == Qt.Orientation.Horizontal:
+            return self.columns[section]
+        return None
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Qt asks."""
+        value = self.value(self.ids[index.row()], self.columns[index.column()])
+        if role == Qt.ItemDataRole.UserRole:  # for sorting
+            if value is None or (isinstance(value, float) and np.isnan(value)):
+                return -np.inf if self.columns[index.column()] not in ("status", *_SAID) else ""
+            return float(value) if isinstance(value, (int, float, bool)) else str(value)
+        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.EditRole):
+            return shown(value)
+        if role == Qt.ItemDataRole.ToolTipRole and self.columns[index.column()] == "doubt":
+            found = self.panel.doubts.get(self.ids[index.row()])
+            return found.why if found else None
+        return None
+
+    def flags(self, index: QModelIndex) -> Any:
+        """Cells that a person may fill in."""
+        base = super().flags(index)
+        return base | Qt.ItemFlag.ItemIsEditable if self.columns[index.column()] in _EDITABLE else base
+
+    def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
+        """Take what a person wrote, as one undoable step."""
+        if role != Qt.ItemDataRole.EditRole:
+            return False
+        return self.panel.said(self.ids[index.row()], self.columns[index.column()], str(value).strip())
+
+
+def shown(value: Any) -> str:
+    """A cell as text: four digits are enough to read."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class InstancesTab(QWidget):
+    """What is shown under "Instances"."""
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__()
+        self.panel = panel
+        self.rows = Rows(panel)
+        self.proxy = QSortFilterProxyModel()
+        self.proxy.setSourceModel(self.rows)
+        self.proxy.setSortRole(Qt.ItemDataRole.UserRole)
+        self.proxy.setFilterKeyColumn(-1)
+        self.proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self.view = QTableView()
+        self.view.setModel(self.proxy)
+        self.view.setSortingEnabled(True)
+        self.view.sortByColumn(0, Qt.SortOrder.AscendingOrder)
+        self.view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.view.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.view.verticalHeader().hide()
+        self.filter = QLineEdit(placeholderText="filter, such as: accepted, or part of a word")
+        self.filter.textChanged.connect(self.proxy.setFilterFixedString)
+        self.colour = QComboBox()
+        self.colour.textActivated.connect(self._coloured)
+        self.count = QLabel("")
+        row = QHBoxLayout()
+        row.addWidget(self.filter)
+        row.addWidget(QLabel("colour by"))
+        row.addWidget(self.colour)
+        box = QVBoxLayout(self)
+        box.addLayout(row)
+        box.addWidget(self.view)
+        box.addWidget(self.count)
+        self._quiet = False
+        self.view.selectionModel().selectionChanged.connect(lambda *_: self._selected())
+        self.view.clicked.connect(lambda index: self._clicked(index))
+        self.rows.modelReset.connect(self._reset)
+        self._reset()
+
+    def chosen(self) -> list[int]:
+        """Ids of the marked lines."""
+        lines = self.view.selectionModel().selectedRows()
+        return [self.rows.ids[self.proxy.mapToSource(line).row()] for line in lines]
+
+    def choose(self, ids: list[int]) -> None:
+        """Mark the lines of some ids, without moving the view of the image."""
+        self._quiet = True
+        model = self.view.selectionModel()
+        model.clearSelection()
+        for id in ids:
+            if id in self.rows.ids:
+                line = self.proxy.mapFromSource(self.rows.index(self.rows.ids.index(id), 0))
+                flags = QItemSelectionModel.SelectionFlag.Select | QItemSelectionModel.SelectionFlag.Rows
+                model.select(line, flags)
+                self.view.scrollTo(line)
+        self._quiet = False
+
+    def _selected(self) -> None:
+        if not self._quiet:
+            self.panel.choose(self.chosen(), from_table=True)
+
+    def _clicked(self, index: QModelIndex) -> None:
+        if self.panel.bound:
+            self.panel.bound.go_to(self.rows.ids[self.proxy.mapToSource(index).row()])
+
+    def _reset(self) -> None:
+        current = self.colour.currentText()
+        self.colour.clear()
+        self.colour.addItems(self.rows.columns)
+        self.colour.setCurrentText(current or "id")
+        self.count.setText(f"{len(self.rows.ids)} instances")
+
+    def _coloured(self, column: str) -> None:
+        bound = self.panel.bound
+        if bound is None:
+            return
+        if column == "id":
+            bound.colour_by(None)
+            return
+        values = {id: self.rows.value(id, column) for id in self.rows.ids}
+        words = sorted({v for v in values.values() if isinstance(v, str)})
+        numbers = {
+            id: float(words.index(v)) if isinstance(v, str) else np.nan if v is None else float(v)
+            for id, v in values.items()
+        }
+        bound.colour_by(numbers)

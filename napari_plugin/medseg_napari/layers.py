@@ -1,0 +1,172 @@
+"""From medseg's values to what napari shows, and back.
+
+napari shows an array on its own index grid with positive scale; what it cannot show, an oblique or flipped direction, stays in the
+metadata and goes back into every file. Two images with the same directions lie over one another as they do in the world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medseg.errors import InputError
+from medseg.grid import Grid
+from medseg.image import Image
+from medseg.instances import Instances
+
+if TYPE_CHECKING:
+    from medseg_napari.session import Session
+
+KEY = "medseg"  # in a layer's metadata
+
+# Window centre and width in HU, as radiologists name them.
+WINDOWS: Mapping[str, tuple[float, float]] = {
+    "soft tissue": (40, 400),
+    "lung": (-600, 1500),
+    "bone": (400, 1800),
+    "brain": (40, 80),
+    "liver": (60, 160),
+    "mediastinum": (50, 350),
+}
+
+
+def limits(window: str) -> tuple[float, float]:
+    """Lowest and highest value that a window preset shows, in HU."""
+    centre, width = WINDOWS[window]
+    return centre - width / 2, centre + width / 2
+
+
+def placed(grid: Grid) -> dict[str, Any]:
+    """Scale, translation, units and axis names for a layer of this grid.
+
+    The scale is the voxel size, in um for what is under 0.02 mm. The translation is where the first voxel lies along the grid's own
+    axes, so that images with the same directions overlay.
+    """
+    factor = 1000.0 if micro(grid) else 1.0
+    out: dict[str, Any] = {"scale": [s * factor for s in grid.spacing], "axis_labels": grid.axes}
+    if not grid.known:
+        return out | {"units": ["pixel"] * grid.ndim}
+    n = grid.ndim
+    directions = grid.affine[:n, :n] / np.asarray(grid.spacing)
+    along = np.linalg.lstsq(directions, grid.affine[:n, n], rcond=None)[0] * factor
+    return out | {"units": ["um" if factor > 1 else "mm"] * n, "translate": along.tolist()}
+
+
+def micro(grid: Grid) -> bool:
+    """Whether lengths are told in um."""
+    return grid.known and min(grid.spacing) < 0.02
+
+
+def of_image(image: Image, name: str) -> list[tuple[Any, dict[str, Any], str]]:
+    """Layers of an image: one, in colour where it is, else one for each channel; CT with the soft tissue window."""
+    more = placed(image.grid) | {"metadata": {KEY: {"image": image}}}
+    voxels = image.voxels()
+    if image.channels[:3] == ("red", "green", "blue") and voxels.dtype == np.uint8 and len(voxels) in (3, 4):
+        return [(np.moveaxis(voxels[:3], 0, -1), more | {"name": name, "rgb": True}, "image")]
+    if len(voxels) == 1:
+        shown = (
+            {"contrast_limits": limits("soft tissue")}
+            if image.modality == "CT"
+            else {"contrast_limits": span(voxels[0])}
+        )
+        return [(voxels[0], more | {"name": name, **shown}, "image")]
+    colours = ["green", "magenta", "cyan", "yellow", "red", "blue"]
+    return [
+        (
+            voxels[k],
+            more
+            | {
+                "name": f"{name} {channel}",
+                "colormap": colours[k % len(colours)],
+                "blending": "additive",
+                "contrast_limits": span(voxels[k]),
+            },
+            "image",
+        )
+        for k, channel in enumerate(image.channels)
+    ]
+
+
+def span(voxels: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Contrast limits that a few bright voxels do not spoil."""
+    step = tuple(slice(None, None, max(1, n // 256)) for n in voxels.shape)
+    low, high = (float(v) for v in np.percentile(np.nan_to_num(voxels[step]), [0.2, 99.8]))
+    return (low, high) if high > low else (low, low + 1)
+
+
+def of_labels(instances: Instances, name: str) -> tuple[Any, dict[str, Any], str]:
+    """A labels layer that may be written into."""
+    more = placed(instances.grid) | {"name": name, "metadata": {KEY: {"instances": instances}}}
+    return np.array(instances.labels, order="C"), more, "labels"
+
+
+def image_of(layer: Any) -> Image:
+    """The image that a layer shows: as it was read, or, for a layer of another plugin, from its array and scale.
+
+    Raises
+    ------
+    InputError
+        No image layer, or one that is no 2-D or 3-D image.
+    """
+    if layer is None:
+        raise InputError("There is no image: open one first, with File > Open or by dropping it on the window.")
+    about = layer.metadata.get(KEY, {})
+    if "image" in about:
+        return about["image"]  # type: ignore[no-any-return]
+    data = np.asarray(layer.data)
+    if getattr(layer, "rgb", False):
+        data = np.moveaxis(data[..., :3], -1, 0)
+        channels: tuple[str, ...] = ("red", "green", "blue")
+    else:
+        data, channels = data[None], ("0",)
+    if data.ndim not in (3, 4):
+        raise InputError(
+            f"The layer has {data.ndim - 1} axes; choose an image with two or three, such as one time point."
+        )
+    if data.dtype == bool or data.dtype.kind not in "iuf":
+        raise InputError(f"The layer holds {data.dtype}; choose an image of numbers.")
+    grid = grid_of(layer, data.shape[1:])
+    return Image(data, grid, "microscopy" if micro(grid) else "other", channels)
+
+
+def grid_of(layer: Any, shape: tuple[int, ...]) -> Grid:
+    """Grid of a layer: the true one where it was read by medseg, else what its scale and units say."""
+    about = layer.metadata.get(KEY, {})
+    for key in ("instances", "image"):
+        if key in about and about[key].grid.shape == shape:
+            return about[key].grid  # type: ignore[no-any-return]
+    n = len(shape)
+    scale = [abs(float(s)) for s in layer.scale[-n:]]
+    units = {str(u).split()[-1] for u in getattr(layer, "units", ("pixel",))[-n:]}
+    if units <= {"millimeter", "mm"}:
+        return Grid.from_spacing(shape, scale)
+    if units <= {"micrometer", "um", "micron"}:
+        return Grid.from_spacing(shape, scale, unit="um")
+    return Grid.from_spacing(shape)
+
+
+def instances_of(layer: Any) -> Instances:
+    """Instances of a labels layer as it is now: of its session where it has one."""
+    session: Session | None = layer.metadata.get(KEY, {}).get("session")
+    if session is not None:
+        return session.instances()
+    data = np.asarray(layer.data)
+    if data.ndim not in (2, 3):
+        raise InputError(f"The labels have {data.ndim} axes; two or three can be used.")
+    about = layer.metadata.get(KEY, {}).get("instances")
+    return Instances.from_labels(data, grid_of(layer, data.shape), provenance=about.provenance if about else None)
+
+
+def letters(grid: Grid, shown: tuple[int, int]) -> tuple[str, str, str, str] | None:
+    """Letters at the left, right, top and bottom of a view of two axes (vertical, horizontal); None where there is no anatomy.
+
+    An oblique axis is named by its nearest direction.
+    """
+    names = grid.orientation
+    if names is None:
+        return None
+    opposite = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
+    down, right = names[shown[0]], names[shown[1]]
+    return opposite[right], right, opposite[down], down

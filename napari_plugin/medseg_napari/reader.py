@@ -1,0 +1,113 @@
+"""Open files in napari: NIfTI, NRRD, MetaImage, TIFF, PNG, DICOM files and folders, DICOM SEG and RTSTRUCT.
+
+napari asks every plugin about every path, so asking must be quick: suffixes, and the first bytes of a few files of a folder.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+Given = str | list[str]
+LayerData = tuple[Any, dict[str, Any], str]
+
+_LOOKED_AT = 40  # files of a folder that may be looked at before it is called foreign
+_SUFFIXES = (
+    ".nii",
+    ".nii.gz",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".dcm",
+    ".ima",
+    ".tif",
+    ".tiff",
+    ".png",
+    ".jpg",
+    ".jpeg",
+)
+_LABEL_WORDS = ("label", "_seg", "-seg", "mask", "dseg", "truth", "instance")
+
+
+def get_reader(path: Given) -> Callable[[Given], list[LayerData]] | None:
+    """Return the reader if these paths may be an image that medseg reads."""
+    paths = [path] if isinstance(path, str) else list(path)
+    if not paths:
+        return None
+    if len(paths) == 1 and os.path.isdir(paths[0]):
+        return read if _holds_dicom(paths[0]) else None
+    return read if all(os.path.isfile(p) and (_named(p) or _is_dicom(p)) for p in paths) else None
+
+
+def read(path: Given) -> list[LayerData]:
+    """Return layers, with problems shown as napari's notifications instead of tracebacks."""
+    from medseg.errors import MedsegError
+    from medseg_napari import notices
+
+    paths = [path] if isinstance(path, str) else list(path)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            layers = _layers(paths)
+    except (MedsegError, OSError, MemoryError) as error:
+        notices.problem(error)
+        return []
+    for text in dict.fromkeys(str(w.message) for w in caught):
+        notices.note(text)
+    return layers
+
+
+def _layers(paths: list[str]) -> list[LayerData]:
+    from medseg import io
+    from medseg_napari.layers import of_image, of_labels
+
+    if len(paths) > 1 and all(_is_dicom(p) for p in paths):
+        return of_image(io.load(paths), "DICOM")
+    out: list[LayerData] = []
+    for one in paths:
+        path = Path(one)
+        if path.is_dir() or _is_dicom(one):
+            out += _dicom(path)
+        elif any(word in path.name.lower() for word in _LABEL_WORDS):
+            out.append(of_labels(io.load_labels(path), io.stem(path)))
+        else:
+            out += of_image(io.load(path), io.stem(path))
+    return out
+
+
+def _dicom(path: Path) -> list[LayerData]:
+    from medseg import io
+    from medseg.io.clinical.objects import RTSTRUCT, SEG, is_kind
+    from medseg_napari.choose import choose
+    from medseg_napari.layers import of_image, of_labels
+
+    if path.is_file() and is_kind(path, SEG + RTSTRUCT):
+        return [of_labels(io.load_labels(path), "segmentation")]
+    found = io.series(path)
+    one = found[0] if len(found) == 1 and not found[0].problems else choose(found)
+    if one is None:
+        return []
+    # named by modality and hash: a series description may hold a patient's name
+    return of_image(io.load(path, series=one.key, regularize=bool(one.problems)), f"{one.modality} {one.key[:6]}")
+
+
+def _named(path: str) -> bool:
+    return path.lower().endswith(_SUFFIXES)
+
+
+def _is_dicom(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _holds_dicom(folder: str) -> bool:
+    files = (os.path.join(base, name) for base, _, names in os.walk(folder) for name in sorted(names))
+    return any(_is_dicom(path) for path in islice(files, _LOOKED_AT))

@@ -1,0 +1,117 @@
+"""A model run in a thread of its own: a window asks for what happened since it last looked, and may leave at any time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from medseg.errors import MedsegError
+from medseg.image import Image
+from medseg.pipeline import Event
+from medseg.spec import RunSpec
+from medseg_napari.notices import words
+
+KEEP = 1 << 30  # bytes of network maps that are kept for the sliders
+
+
+@dataclass(frozen=True)
+class Failed:
+    """It ended with a problem, in words for a person."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """It ended because it was told to."""
+
+
+Outcome = Event | Failed | Cancelled
+
+
+class Run:
+    """Start at once; ask `events` now and then; `cancel` at will.
+
+    Parameters
+    ----------
+    image : Image
+        What to segment.
+    model : str
+        Shipped name or model file.
+    options : RunSpec
+        How.
+    events : callable, optional
+        Makes the events in place of the pipeline (tests).
+    """
+
+    def __init__(
+        self, image: Image, model: str, options: RunSpec, events: Callable[[], Iterator[Event]] | None = None
+    ) -> None:
+        self._events = events or (lambda: _pipeline(image, model, options))
+        self._queue: SimpleQueue[Outcome] = SimpleQueue()
+        self._stop = threading.Event()
+        self._begun = time.monotonic()
+        self._thread = threading.Thread(target=self._work, name="medseg run", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        source = self._events()
+        try:
+            for event in source:
+                if self._stop.is_set():
+                    self._queue.put(Cancelled())
+                    return
+                self._queue.put(event)
+        except MedsegError as error:
+            self._queue.put(Failed(str(error)))
+        except Exception as error:  # a fault of ours or of a library: words, never a traceback
+            self._queue.put(Failed(words(error)))
+        finally:
+            if hasattr(source, "close"):
+                source.close()
+
+    def events(self) -> Iterator[Outcome]:
+        """Give what happened since the last call, without waiting."""
+        while True:
+            try:
+                yield self._queue.get_nowait()
+            except Empty:
+                return
+
+    def cancel(self) -> None:
+        """Stop after the network window that is running."""
+        self._stop.set()
+
+    @property
+    def running(self) -> bool:
+        """Whether it still computes."""
+        return self._thread.is_alive()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the end."""
+        self._thread.join(seconds)
+
+    def left(self, done: int, windows: int) -> float | None:
+        """Seconds that are left, by the pace so far; None before the first window."""
+        return (time.monotonic() - self._begun) / done * (windows - done) if done else None
+
+
+_loaded: dict[tuple[str, str], object] = {}
+_lock = threading.Lock()
+
+
+def _pipeline(image: Image, model: str, options: RunSpec) -> Iterator[Event]:
+    from medseg.model import Model
+    from medseg.pipeline import run
+
+    with _lock:  # one model is kept, so that the next run starts at once
+        key = (model, options.device)
+        if key not in _loaded:
+            _loaded.clear()
+            _loaded[key] = Model.load(model, options.device)
+        made = _loaded[key]
+    assert isinstance(made, Model)
+    yield from run(image, made, options, keep=KEEP)
