@@ -47,6 +47,7 @@ def save_case(
     finding: FindingSpec | None = None,
     measures: MeasureSpec | None = None,
     deidentify: bool = False,
+    said: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Write the files of one case and return their paths, in the order of `KINDS`.
 
@@ -66,6 +67,9 @@ def save_case(
         Rules of the measurements.
     deidentify : bool
         Leave out of DICOM files what the basic profile removes.
+    said : DataFrame, optional
+        Column id and columns that a person filled in or corrected for single instances: what is there is taken in place of what
+        was measured.
 
     Raises
     ------
@@ -82,7 +86,7 @@ def save_case(
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise InputError(f"There is no output {', '.join(unknown)}; choose of {', '.join(KINDS)}.")
     chosen = [kind for kind in KINDS if kind in kinds or (kind == "seg" and "sr" in kinds)]
-    table = described(measure(instances, image, measures), finding)
+    table = corrected(described(measure(instances, image, measures), finding), said)
     for note in table.attrs["notes"]:
         warn(note, MedsegWarning, stacklevel=2)
     if not len(instances) and (missing := [kind for kind in chosen if kind in ("seg", "rtstruct")]):
@@ -105,6 +109,19 @@ def described(table: pd.DataFrame, finding: FindingSpec | None) -> pd.DataFrame:
     if finding.nodal and "short_axis_mm" in out:
         # lymph nodes are measured by their short axis, normal below 10 mm, measurable from 15 mm on
         out["measurable"] = out["short_axis_mm"] >= NODE
+    out.attrs = dict(table.attrs)
+    return out
+
+
+def corrected(table: pd.DataFrame, said: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the table with what a person said of single instances in place of what was measured; NaN says nothing."""
+    if said is None or not len(said):
+        return table
+    told = said.set_index("id")
+    out = table.copy()
+    for name in told.columns:
+        values = out["id"].map(told[name])
+        out[name] = values.where(values.notna(), out[name]) if name in out else values
     out.attrs = dict(table.attrs)
     return out
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from medseg.errors import InputError, MedsegWarning, OutputError
 from medseg.export import save_case
 from medseg.image import Image
+from medseg.instances import Instances
 from medseg.io import write
-from medseg_napari import notices
+from medseg.io.clinical.codes import anatomy
+from medseg_napari import calipers, notices
 from medseg_napari.session import Session
 
 
@@ -48,12 +53,12 @@ def hand_on(session: Session, folder: Path, kinds: Sequence[str], *, deidentify:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder.name}: the folder cannot be made ({error.strerror}); choose another one") from None
-    instances = session.instances()
+    instances = _sited(session)
     image = session.image or Image((instances.labels > 0).astype(np.uint8)[None], instances.grid)
     stem = _stem(image)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MedsegWarning)
-        files = save_case(instances, image, folder, stem, kinds, deidentify=deidentify)
+        files = save_case(instances, image, folder, stem, kinds, deidentify=deidentify, said=told(session))
     for text in dict.fromkeys(str(w.message) for w in caught):
         notices.note(text)
     said = session.reviewed()
@@ -63,6 +68,32 @@ def hand_on(session: Session, folder: Path, kinds: Sequence[str], *, deidentify:
         files.append(path)
     session.mark_saved()
     return files
+
+
+def told(session: Session) -> pd.DataFrame | None:
+    """What a person filled in or corrected, for the table: sites, roles, nodes, moved calipers; None where nothing was."""
+    rows = []
+    for id, row in sorted(session.rows.items()):
+        values: dict[str, Any] = calipers.corrected(row, session.grid)
+        if row.finding_site or row.role or row.nodal:
+            values |= {"finding_site": row.finding_site, "role": row.role, "nodal": row.nodal}
+        if values:
+            rows.append({"id": id, **values})
+    return pd.DataFrame(rows) if rows else None
+
+
+def _sited(session: Session) -> Instances:
+    """The instances, with the sites that a person named where SEG and SR look for them."""
+    instances = session.instances()
+    sites = {id: anatomy(row.finding_site) for id, row in session.rows.items() if row.finding_site}
+    if not any(sites.values()):
+        return instances
+    old = instances.provenance.get("segments", [])
+    had = {int(one["id"]): dict(one) for one in old if "id" in one}  # type: ignore[attr-defined]
+    segments = [
+        {"id": id, **had.get(id, {}), **({"site": sites[id]} if sites.get(id) else {})} for id in instances.table["id"]
+    ]
+    return replace(instances, provenance={**instances.provenance, "segments": segments})
 
 
 def _stem(image: Image) -> str:

@@ -102,6 +102,11 @@ def of_labels(instances: Instances, name: str) -> tuple[Any, dict[str, Any], str
     return np.array(instances.labels, order="C"), more, "labels"
 
 
+def named(viewer: Any, name: str) -> Any:
+    """The layer of this name, None where there is none."""
+    return next((layer for layer in viewer.layers if layer.name == name), None)
+
+
 def image_of(layer: Any) -> Image:
     """The image that a layer shows: as it was read, or, for a layer of another plugin, from its array and scale.
 

@@ -117,7 +117,7 @@ class Bound:
                 self.viewer.dims.set_point(axis, world[offset])
         shown = [a - (self.viewer.dims.ndim - len(world)) for a in self.viewer.dims.displayed]
         centre = [float(world[a]) for a in shown]
-        self.viewer.camera.center = (0.0, *centre) if len(centre) == 2 else tuple(centre)
+        self.viewer.scene.camera.center = (0.0, *centre) if len(centre) == 2 else tuple(centre)
 
     def select(self, ids: Iterable[int]) -> None:
         """Show what is chosen: the layer's brush paints the first."""

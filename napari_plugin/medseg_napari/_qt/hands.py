@@ -149,7 +149,7 @@ class Hands:
         layer, n = self._reference(), prompt.image.grid.ndim
         prompt.box(layer.world_to_data(first)[:n], layer.world_to_data(last)[:n])
         self._show()
-        self.viewer.camera.mouse_pan = True
+        self.viewer.scene.camera.mouse_pan = True
         self.panel.tool = "clicks"
         self.panel.edit.tool_shown("clicks")
 

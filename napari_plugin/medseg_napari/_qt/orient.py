@@ -22,7 +22,7 @@ def shown_grid(layer: Any) -> Grid | None:
 
 
 def turned(grid: Grid, axes: tuple[int, int]) -> tuple[str, str]:
-    """How napari's camera should lay the two displayed axes: the patient's right at the left of the screen, front or head on top."""
+    """How the camera should lay the two displayed axes: the patient's right at the left of the screen, front or head on top."""
     names = grid.orientation
     if names is None:
         return "down", "right"
@@ -37,7 +37,7 @@ def face(viewer: Any, layer: Any) -> None:
         return
     axes = displayed(viewer.dims, grid)
     if axes is not None:
-        viewer.camera.orientation2d = turned(grid, axes)
+        viewer.scene.camera.orientation2d = turned(grid, axes)
     canvas = _canvas(viewer)
     if canvas is not None:
         edges = canvas.findChild(Edges) or Edges(canvas, viewer)
@@ -71,12 +71,12 @@ class Edges(QObject):
         canvas.installEventFilter(self)
         for event in (viewer.dims.events.order, viewer.dims.events.ndisplay):
             event.connect(self._turn)
-        viewer.camera.events.connect(self._later)
+        viewer.scene.camera.events.connect(self._later)
 
     def _turn(self, event: Any = None) -> None:
         axes = displayed(self._viewer.dims, self.grid) if self.grid and self._viewer.dims.ndisplay == 2 else None
         if axes is not None:
-            self._viewer.camera.orientation2d = turned(self.grid, axes)  # type: ignore[arg-type]
+            self._viewer.scene.camera.orientation2d = turned(self.grid, axes)  # type: ignore[arg-type]
         self.tell()
 
     def _later(self, event: Any) -> None:
@@ -94,7 +94,7 @@ class Edges(QObject):
         if found is None:
             found = ("", "", "", "")
         left, right, top, bottom = found
-        vertical, horizontal = (str(o).split(".")[-1].lower() for o in self._viewer.camera.orientation2d)
+        vertical, horizontal = (str(o).split(".")[-1].lower() for o in self._viewer.scene.camera.orientation2d)
         if horizontal.endswith("left"):
             left, right = right, left
         if vertical.endswith("up"):

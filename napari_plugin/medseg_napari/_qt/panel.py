@@ -17,17 +17,18 @@ from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.pipeline import Maps
-from medseg_napari import commands, journal, measuring, notices, review
+from medseg_napari import calipers, commands, journal, measuring, notices, review
 from medseg_napari._qt.bound import Bound
 from medseg_napari._qt.edit import EditTab
 from medseg_napari._qt.hands import Hands
+from medseg_napari._qt.lines import Calipers
 from medseg_napari._qt.orient import face
 from medseg_napari._qt.reviewing import ReviewTab
 from medseg_napari._qt.saving import SaveTab
 from medseg_napari._qt.segment import SegmentTab
 from medseg_napari._qt.table import InstancesTab
 from medseg_napari.background import Background
-from medseg_napari.layers import KEY, grid_of, image_of, instances_of, micro, placed
+from medseg_napari.layers import KEY, grid_of, image_of, instances_of, micro, named, placed
 from medseg_napari.session import Change, Session
 
 _FETCH = 50  # ms between two looks at what the background has done
@@ -44,7 +45,8 @@ class Panel(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        self.viewer = napari_viewer
+        # plugins get a proxy that hides the canvas, on which the letters lie
+        self.viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self.bound: Bound | None = None
         self.tool = ""
         self.measures: dict[
@@ -55,7 +57,7 @@ class Panel(QWidget):
         self.images, self.labels = QComboBox(), QComboBox()
         self.segment, self.instances = SegmentTab(self), InstancesTab(self)
         self.edit, self.review, self.save = EditTab(self), ReviewTab(self), SaveTab(self)
-        self.hands = Hands(self)
+        self.hands, self.calipers = Hands(self), Calipers(self)
         self._layout()
         events = self.viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
@@ -106,8 +108,7 @@ class Panel(QWidget):
 
     def image_layer(self) -> Any:
         """The image layer that is chosen, or None."""
-        name = self.images.currentText()
-        return self.viewer.layers[name] if name in self.viewer.layers else None
+        return named(self.viewer, self.images.currentText())
 
     def shapes_layer(self) -> Any:
         """The active layer if it holds shapes, else the topmost that does, or None."""
@@ -128,13 +129,16 @@ class Panel(QWidget):
             box.addItems(names)
             if current in names:
                 box.setCurrentText(current)
-        if self.bound is None and (layer := self.image_layer()) is not None:
-            face(self.viewer, layer)
+        if (layer := self.image_layer()) is not None:
+            self.segment.suggest(layer)
+            if self.bound is None:
+                face(self.viewer, layer)
 
     def _removed(self, event: Any) -> None:
         """A person deleted a layer: of the session's the file stays, so that it can be restored."""
         if self.bound is not None and event.value is self.bound.layer:
             bound, self.bound = self.bound, None
+            self.calipers.hide()
             bound.close(keep=bool(bound.session.edits))
             self._shown()
             self._offer()
@@ -175,6 +179,7 @@ class Panel(QWidget):
     ) -> None:
         """Begin to work on instances; what was worked on before stays as a plain layer."""
         if self.bound is not None:
+            self.calipers.hide()
             self.bound.close(keep=False)
         self.take("")
         name = self.images.currentText() or "image"
@@ -189,10 +194,9 @@ class Panel(QWidget):
 
     def adopt(self) -> None:
         """Work on the labels layer that is chosen."""
-        name = self.labels.currentText()
-        if name not in self.viewer.layers:
+        layer = named(self.viewer, self.labels.currentText())
+        if layer is None:
             raise InputError("There are no labels: open a label file first, or segment an image.")
-        layer = self.viewer.layers[name]
         if self.bound is not None and layer is self.bound.layer:
             return
         instances, image = instances_of(layer), None
@@ -281,6 +285,8 @@ class Panel(QWidget):
         if self.bound is not None:
             self.bound.select(ids)
             if ids and ids[0] in self.bound.session.rows:
+                if self.calipers.layer is not None and self.calipers.id != ids[0]:
+                    self.calipers.show(ids[0])
                 self.edit.kind.setCurrentText(self.bound.session.rows[ids[0]].kind)
 
     def take(self, tool: str) -> None:
@@ -291,7 +297,7 @@ class Panel(QWidget):
             tool = ""
         self.tool = tool
         self.edit.tool_shown(tool)
-        self.viewer.camera.mouse_pan = tool not in ("line", "box")
+        self.viewer.scene.camera.mouse_pan = tool not in ("line", "box")
 
     def said(self, id: int, column: str, text: str) -> bool:
         """Take what a person wrote into the table."""
@@ -316,7 +322,9 @@ class Panel(QWidget):
     def measured_of(self, id: int) -> dict[str, Any]:
         """What was measured of an instance as it is now; empty until it is."""
         row = self.bound.session.rows.get(id) if self.bound else None
-        return self.measures.get((id, row.revision), {}) if row else {}
+        if self.bound is None or row is None:
+            return {}
+        return self.measures.get((id, row.revision), {}) | calipers.corrected(row, self.bound.session.grid)
 
     def _measure(self, ids: set[int]) -> None:
         """Measure, score and judge in the background what changed."""

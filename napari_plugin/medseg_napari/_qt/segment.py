@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from superqt import QLabeledDoubleSlider, QLabeledSlider
 from medseg import heads, model, presets
 from medseg.errors import InputError, MedsegError
 from medseg.image import Image
-from medseg.pipeline import Finished, Progress, Region, Started
+from medseg.pipeline import Finished, Progress, Region, Started, default_model
 from medseg.spec import HeadBase, ModelSpec, RunSpec
 from medseg_napari import notices
 from medseg_napari.layers import WINDOWS, image_of, limits
@@ -47,6 +48,7 @@ class SegmentTab(QWidget):
         self._image: Image | None = None
         self._windows = 0
         self._preview: Any = None
+        self._suggested: Any = None
         self.models = QComboBox()
         self.models.addItems(list(presets.weights()))
         self.card = QLabel(wordWrap=True)
@@ -54,9 +56,9 @@ class SegmentTab(QWidget):
         self.device.addItems(["auto", "cpu", "cuda", "mps"])
         self.region = QCheckBox("only in the box of the active shapes layer")
         self.force = QCheckBox("run although the model does not fit")
-        self.window = QComboBox()
-        self.window.addItems(list(WINDOWS))
-        self.window.textActivated.connect(self._windowed)
+        self.windows = QComboBox()
+        self.windows.addItems(list(WINDOWS))
+        self.windows.textActivated.connect(self._windowed)
         self.start = QPushButton("Segment")
         self.stop = QPushButton("Cancel")
         self.stop.setEnabled(False)
@@ -84,7 +86,7 @@ class SegmentTab(QWidget):
         form.addRow("device", self.device)
         form.addRow(self.region)
         form.addRow(self.force)
-        form.addRow("CT window", self.window)
+        form.addRow("CT window", self.windows)
         row = QHBoxLayout()
         row.addWidget(self.start)
         row.addWidget(self.stop)
@@ -107,6 +109,21 @@ class SegmentTab(QWidget):
             f"<b>{spec.title}</b><br>{spec.net.ndim}-D, {', '.join(spec.modality)}. {spec.description}"
             f"<ul>{limits}</ul><i>{spec.licence}</i>"
         )
+
+    def suggest(self, layer: Any) -> None:
+        """Choose the model that fits an image nobody chose one for, and windows only for CT."""
+        if layer is self._suggested:
+            return
+        self._suggested = layer
+        try:
+            image = image_of(layer)
+        except MedsegError:
+            return
+        self.windows.setEnabled(image.modality == "CT")
+        if image.modality in ("microscopy", "other"):
+            self.models.setCurrentText(
+                "cells2d" if image.grid.ndim == 2 and len(image.channels) > 1 else default_model(image)
+            )
 
     def _windowed(self, name: str) -> None:
         layer = self.panel.image_layer()
@@ -203,7 +220,9 @@ class SegmentTab(QWidget):
 
     def _done(self, event: Finished) -> None:
         self._ended(f"{len(event.instances)} found in {event.seconds:.1f} s")
-        notes = list(event.notes)
+        notes = [
+            re.sub(r"; ?--[^;]*$", "", note) for note in event.notes
+        ]  # options of the command line are sliders here
         if event.maps is None:
             notes.append("the maps are too large to be kept: the sliders are off, splitting goes by shape")
         self.note.setText("; ".join(notes))

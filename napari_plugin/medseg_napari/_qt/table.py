@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
+    QPushButton,
     QTableView,
     QVBoxLayout,
     QWidget,
@@ -46,7 +47,7 @@ class Rows(QAbstractTableModel):
         self.beginResetModel()
         session = self.session
         self.ids = sorted(session.rows) if session else []
-        measured = [name for values in self.panel.measures.values() for name in values]
+        measured = [name for values in self.panel.measures.values() for name in values if not _end(name)]
         self.columns = [*_FIRST, *dict.fromkeys(measured), *_SAID]
         self.endResetModel()
 
@@ -56,7 +57,7 @@ class Rows(QAbstractTableModel):
         if session is None or set(self.ids) != set(session.rows):
             self.reload()
             return
-        if any(name not in self.columns for id in ids for name in self.panel.measured_of(id)):
+        if any(name not in self.columns for id in ids for name in self.panel.measured_of(id) if not _end(name)):
             self.reload()
             return
         for line, id in enumerate(self.ids):
@@ -118,6 +119,11 @@ class Rows(QAbstractTableModel):
         return self.panel.said(self.ids[index.row()], self.columns[index.column()], str(value).strip())
 
 
+def _end(name: str) -> bool:
+    """Whether a column is a coordinate of an axis' end, which the calipers show."""
+    return "_axis_a_" in name or "_axis_b_" in name
+
+
 def shown(value: Any) -> str:
     """A cell as text: four digits are enough to read."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
@@ -146,15 +152,21 @@ class InstancesTab(QWidget):
         self.view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.view.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.view.verticalHeader().hide()
+        self.view.horizontalHeader().setDefaultSectionSize(78)
         self.filter = QLineEdit(placeholderText="filter, such as: accepted, or part of a word")
         self.filter.textChanged.connect(self.proxy.setFilterFixedString)
         self.colour = QComboBox()
         self.colour.textActivated.connect(self._coloured)
         self.count = QLabel("")
+        self.calipers = QPushButton("calipers")
+        self.calipers.setCheckable(True)
+        self.calipers.setToolTip("show the long and short axis of the chosen lesion; drag their ends to correct them")
+        self.calipers.clicked.connect(self._lines)
         row = QHBoxLayout()
         row.addWidget(self.filter)
         row.addWidget(QLabel("colour by"))
         row.addWidget(self.colour)
+        row.addWidget(self.calipers)
         box = QVBoxLayout(self)
         box.addLayout(row)
         box.addWidget(self.view)
@@ -190,6 +202,14 @@ class InstancesTab(QWidget):
     def _clicked(self, index: QModelIndex) -> None:
         if self.panel.bound:
             self.panel.bound.go_to(self.rows.ids[self.proxy.mapToSource(index).row()])
+
+    def _lines(self, on: bool) -> None:
+        ids = self.panel.chosen()
+        if on and ids:
+            self.panel.edit.guard(lambda: self.panel.calipers.show(ids[0]))
+        else:
+            self.panel.calipers.hide()
+        self.calipers.setChecked(self.panel.calipers.layer is not None)
 
     def _reset(self) -> None:
         current = self.colour.currentText()
