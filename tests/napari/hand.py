@@ -77,13 +77,13 @@ class Hand:
     def click(self, layer, index, modifier=""):
         where = self.pixel(layer, index)
         mods = MODIFIERS[modifier] if modifier else Qt.KeyboardModifier.NoModifier
-        QTest.mouseMove(self.canvas, where)
+        self._move(where, held=False)
         QTest.mouseClick(self.canvas, Qt.MouseButton.LeftButton, mods, where)
         self.wait()
 
     def drag(self, layer, first, last, steps=12):
         a, b = self.pixel(layer, first), self.pixel(layer, last)
-        QTest.mouseMove(self.canvas, a)
+        self._move(a, held=False)
         QTest.mousePress(self.canvas, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, a)
         for k in range(1, steps + 1):
             point = QPoint(a.x() + (b.x() - a.x()) * k // steps, a.y() + (b.y() - a.y()) * k // steps)
@@ -91,14 +91,14 @@ class Hand:
         QTest.mouseRelease(self.canvas, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, b)
         self.wait()
 
-    def _move(self, point):
+    def _move(self, point, held=True):
         from qtpy.QtCore import QEvent, QPointF
         from qtpy.QtGui import QMouseEvent
 
         where = QPointF(point)
         event = QMouseEvent(
             QEvent.Type.MouseMove, where, QPointF(self.canvas.mapToGlobal(point)), Qt.MouseButton.NoButton,
-            Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier,
+            Qt.MouseButton.LeftButton if held else Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
         )  # fmt: skip
         QApplication.sendEvent(self.canvas, event)
         self.wait(0.005)

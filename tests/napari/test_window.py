@@ -43,6 +43,11 @@ def work_on(window, labels=None, spacing=(2.0, 1.0, 1.0), scores=None, image=Tru
     return panel, panel.bound.session, panel.bound.layer
 
 
+def show(panel, tab):
+    """Bring a tab to the front."""
+    panel.tabs.setCurrentWidget(tab.parentWidget().parentWidget())
+
+
 def strokes(session):
     return [edit.name for edit in session.edits]
 
@@ -64,7 +69,7 @@ def test_a_first_image_from_open_to_files(window, tmp_path):
     assert len(panel.instances.rows.ids) == len(session) == len(direct.instances) > 100
     assert panel.instances.rows.value(1, "area_px") or panel.instances.rows.value(1, "voxels")
     panel.save.folder.setText(str(tmp_path / "out"))
-    panel.tabs.setCurrentWidget(panel.save)
+    show(panel, panel.save)
     window.push(panel.save.save)
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["fluorescence_instances.csv", "fluorescence_labels.tif", "fluorescence_report.html"]
@@ -96,15 +101,15 @@ def test_three_dimensions_and_a_region_of_interest(window):
     assert panel.segment.models.currentText() == "nuclei3d"
     image = panel.image_layer()
     scale = np.asarray(image.scale)
-    low, high = np.array([10, 40, 40]), np.array([10, 100, 110])
-    corners = [low, [10, 40, 110], high, [10, 100, 40]]
+    low, high = np.array([10, 20, 20]), np.array([10, 80, 90])
+    corners = [low, [10, 20, 90], high, [10, 80, 20]]
     window.viewer.add_shapes([np.array(corners) * scale], shape_type="polygon", name="region")
     panel.segment.region.setChecked(True)
     window.segment()
     session = panel.bound.session
     assert session.labels.shape == (image.data.shape[0], 61, 71) and len(session) > 2
     world = panel.bound.layer.data_to_world((0, 0, 0))
-    np.testing.assert_allclose(world[1:], image.data_to_world((0, 40, 40))[1:], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(world[1:], image.data_to_world((0, 20, 20))[1:], rtol=1e-3, atol=1e-3)
 
 
 def test_cancel_gives_the_window_back_and_stops(window):
@@ -157,7 +162,7 @@ def test_a_click_chooses_and_the_table_jumps(window):
     window.click(layer, (8, 2, 2))
     assert panel.chosen() == []
     window.viewer.dims.set_point(0, 0)
-    panel.tabs.setCurrentWidget(panel.instances)
+    show(panel, panel.instances)
     line = panel.instances.rows.ids.index(2)
     index = panel.instances.proxy.mapFromSource(panel.instances.rows.index(line, 0))
     where = panel.instances.view.visualRect(index).center()
@@ -264,7 +269,7 @@ def test_delete_grow_fill_and_class_by_keys_and_buttons(window):
     labels = two_balls()
     labels[8, 28:31, 20:23] = 0
     panel, session, layer = work_on(window, labels)
-    panel.tabs.setCurrentWidget(panel.edit)
+    show(panel, panel.edit)
     window.click(layer, (8, 30, 38))
     window.press("Alt+F")
     assert session.labels[8, 29, 21] == 1
@@ -364,7 +369,7 @@ def test_what_was_saved_is_not_offered_again(window, sessions, tmp_path):
 def test_review_goes_from_the_most_doubtful_and_keeps_what_was_decided(window, tmp_path):
     panel, session, layer = work_on(window, scores=[0.95, 0.2])
     window.settle()
-    panel.tabs.setCurrentWidget(panel.review)
+    show(panel, panel.review)
     window.press("Alt+Right")
     first = panel.review.current
     assert first in (1, 2) and str(first) in panel.review.text.text()
@@ -478,7 +483,7 @@ def test_calipers_write_back_to_the_table(window, tmp_path):
     panel, session, layer = work_on(window)
     window.settle()
     panel.choose([2])
-    panel.tabs.setCurrentWidget(panel.instances)
+    show(panel, panel.instances)
     window.push(panel.instances.calipers)
     lines = panel.calipers.layer
     measured = panel.instances.rows.value(2, "long_axis_mm")

@@ -81,7 +81,8 @@ class Bound:
         """Take napari's own stroke as a step."""
         shape = self.session.labels.shape
         index, old, new = [], [], []
-        for where, before, after in event.value:
+        for atom in event.value:
+            where, before, after = _voxels(atom)
             flat = np.ravel_multi_index(tuple(np.asarray(axis) for axis in where), shape)
             index.append(flat)
             old.append(np.asarray(before))
@@ -140,6 +141,17 @@ class Bound:
             else:
                 self.session.journal.remove()
             self.session.journal = None
+
+
+def _voxels(atom: Any) -> tuple[Any, Any, Any]:
+    """Indices, old and new ids of one of napari's history atoms: since 0.9 a box with a mask, or the indices themselves."""
+    if not hasattr(atom, "slice_key"):
+        return atom  # type: ignore[no-any-return]
+    starts = [s.start or 0 for s in atom.slice_key]
+    size = [s.stop - (s.start or 0) for s in atom.slice_key]
+    mask = np.ones(size, bool) if atom.mask is None else atom.mask.reshape(size)
+    where = tuple(axis + start for axis, start in zip(np.nonzero(mask), starts, strict=True))
+    return where, np.asarray(atom.old_values).ravel(), atom.new_value
 
 
 def _scale(share: float) -> tuple[float, float, float]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels, Points
+from qtpy.QtCore import QTimer
 
 from medseg_napari import commands, notices
 from medseg_napari.prompts import Prompt
@@ -26,8 +27,14 @@ class Hands:
         self._marks: Points | None = None
         self._preview: Labels | None = None
         self.viewer.mouse_drag_callbacks.append(self._mouse)
-        for key, action in (("Enter", self.finish), ("Escape", lambda: panel.take(""))):
-            self.viewer.bind_key(key, lambda _, action=action: action(), overwrite=True)
+        self._held: list[Any] = []  # layers that lend us their Enter and Escape while a tool is in hand
+
+    def take_up(self) -> None:
+        """Listen to Enter and Escape, which layers use for shapes of their own, until the tool is put down."""
+        self._held = list(self.viewer.layers)
+        for one in (self.viewer, *self._held):
+            one.bind_key("Enter", lambda _: self.finish(), overwrite=True)
+            one.bind_key("Escape", lambda _: self.panel.take(""), overwrite=True)
 
     def _mouse(self, viewer: Any, event: Any) -> Iterator[None]:
         """Napari calls this at a press, and goes on with it at each move and at the release."""
@@ -42,13 +49,16 @@ class Hands:
             dragged = True
             path.append(tuple(event.position))
             yield
+        view = None if event.view_direction is None else np.array(event.view_direction)
+        shown = list(event.dims_displayed)
+        # after the event: napari does not bear layers that come and go in the middle of one
         if self.panel.tool in ("line", "box"):
             if dragged:
-                self.panel.edit.guard(lambda: self._drawn(path))
+                QTimer.singleShot(0, lambda: self.panel.edit.guard(lambda: self._drawn(path)))
         elif not dragged:
-            self.panel.edit.guard(lambda: self._clicked(path[0], shift, event))
+            QTimer.singleShot(0, lambda: self.panel.edit.guard(lambda: self._clicked(path[0], shift, view, shown)))
 
-    def _clicked(self, position: tuple[float, ...], shift: bool, event: Any) -> None:
+    def _clicked(self, position: tuple[float, ...], shift: bool, view: Any, shown: list[int]) -> None:
         tool = self.panel.tool
         if tool in ("clicks", "box"):
             self._prompted(position, shift)
@@ -66,19 +76,13 @@ class Hands:
             commands.regrow(bound.session, where)
             self.panel.choose([max(bound.session.rows)])
         else:
-            id = self._under(bound, position, event)
+            # under the mouse, in slices and in 3-D
+            id = int(bound.layer.get_value(position, view_direction=view, dims_displayed=shown, world=True) or 0)
             kept = self.panel.chosen() if shift else []
             if id:
                 self.panel.choose([i for i in kept if i != id] if id in kept else [*kept, id])
             elif not shift:
                 self.panel.choose([])
-
-    def _under(self, bound: Any, position: tuple[float, ...], event: Any) -> int:
-        """Instance at the mouse, in slices and in 3-D."""
-        value = bound.layer.get_value(
-            position, view_direction=event.view_direction, dims_displayed=list(event.dims_displayed), world=True
-        )
-        return int(value) if value else 0
 
     def _drawn(self, path: list[tuple[float, ...]]) -> None:
         if self.panel.tool == "box":
@@ -116,6 +120,11 @@ class Hands:
         """Forget clicks and what was drawn for them."""
         self.clicks = []
         self.prompt = None
+        for one in (self.viewer, *self._held):
+            for key in ("Enter", "Escape"):
+                if key in one.keymap:
+                    one.bind_key(key, None, overwrite=True)
+        self._held = []
         for layer in (self._marks, self._preview):
             if layer is not None and layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
@@ -195,7 +204,10 @@ class Hands:
         points = [layer.data_to_world(click) for click in self.clicks]
         if self._marks is None or self._marks not in self.viewer.layers:
             active = self.viewer.layers.selection.active
-            self._marks = Points(points, name="clicks", size=6, face_color="yellow", out_of_slice_display=True)
+            self._marks = Points(
+                points, name="clicks", size=6 * float(min(layer.scale)), face_color="yellow", units=layer.units
+            )
+            self._marks.metadata["medseg_help"] = True
             self.viewer.add_layer(self._marks)
             self.viewer.layers.selection.active = active
         else:

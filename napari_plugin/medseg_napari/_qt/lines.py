@@ -50,6 +50,7 @@ class Calipers:
         )
         self.panel.viewer.add_layer(self.layer)
         self.layer.mode = "direct"
+        self.layer.selected_data = set(range(len(data)))  # their ends can be dragged at once
         self.layer.events.data.connect(self._moved)
         world = bound.layer.data_to_world(data[0].mean(axis=0))
         for axis in self.panel.viewer.dims.not_displayed:

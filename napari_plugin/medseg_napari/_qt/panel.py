@@ -10,7 +10,17 @@ import numpy as np
 from napari.layers import Image as ImageLayer
 from napari.layers import Labels, Shapes
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from medseg.errors import InputError, MedsegError
 from medseg.grid import Grid
@@ -78,7 +88,9 @@ class Panel(QWidget):
             "Review": self.review,
             "Save": self.save,
         }.items():
-            self.tabs.addTab(tab, name)
+            scroll = QScrollArea(widgetResizable=True)
+            scroll.setWidget(tab)
+            self.tabs.addTab(scroll, name)
         adopt = QPushButton("Work on it")
         adopt.setToolTip("edit, measure and save the instances of a labels layer that is open already")
         adopt.clicked.connect(lambda: self.edit.guard(self.adopt))
@@ -296,6 +308,8 @@ class Panel(QWidget):
             notices.problem("There are no instances to work on: segment an image, or open labels and press Work on it.")
             tool = ""
         self.tool = tool
+        if tool:
+            self.hands.take_up()
         self.edit.tool_shown(tool)
         self.viewer.scene.camera.mouse_pan = tool not in ("line", "box")
 

@@ -167,8 +167,8 @@ class SegmentTab(QWidget):
         layer = self.panel.image_layer()
         corners = [layer.world_to_data(shapes.data_to_world(point)) for shape in shapes.data for point in shape]
         shape = image.grid.shape
-        low = [max(0, int(min(c[a] for c in corners))) for a in range(len(shape))]
-        high = [min(n, int(max(c[a] for c in corners)) + 1) for a, n in enumerate(shape)]
+        low = [max(0, round(min(c[a] for c in corners))) for a in range(len(shape))]
+        high = [min(n, round(max(c[a] for c in corners)) + 1) for a, n in enumerate(shape)]
         for axis, n in enumerate(shape):
             if len(shape) == 3 and high[axis] - low[axis] <= 1:
                 low[axis], high[axis] = 0, n  # drawn on one slice: all slices

@@ -102,6 +102,7 @@ class ThreeViews(QSplitter):
         # the second axis, then the third, is looked along
         self.views = [View(self.viewer, (1, 0, 2)), View(self.viewer, (2, 0, 1))]
         for view in self.views:
+            view.canvas.setMinimumHeight(200)
             self.addWidget(view.canvas)
             view.model.mouse_drag_callbacks.append(self._clicked)
             view.model.dims.events.point.connect(lambda event, view=view: self._moved(view.model))
@@ -113,7 +114,8 @@ class ThreeViews(QSplitter):
     def _cross(self, model: Any) -> Shapes | None:
         if model.dims.ndim != 3:
             return None
-        layer = Shapes(ndim=3, name=_CROSS, edge_color="#ffd75e", opacity=0.6)
+        units = model.layers[0].units if len(model.layers) else None
+        layer = Shapes(ndim=3, name=_CROSS, edge_color="#ffd75e", opacity=0.6, units=units)
         layer.metadata["medseg_help"] = True
         active = model.layers.selection.active
         model.layers.append(layer)
@@ -211,6 +213,7 @@ class TwoDates(QWidget):
         form.addRow(put)
         box = QVBoxLayout(self)
         box.addLayout(form)
+        self.canvas.setMinimumHeight(260)
         box.addWidget(self.canvas)
         box.addWidget(self.told)
         self.viewer.layers.events.inserted.connect(self._filled)
