@@ -80,14 +80,17 @@ def group_by_votes(
     """
     ndim = weight.ndim
     labels, miss = np.zeros(weight.shape, dtype=np.int32), np.zeros(weight.shape, dtype=np.float32)
-    index = np.nonzero(foreground)
-    if not len(index[0]):
+    flat = np.flatnonzero(foreground)  # one flat index is several times faster than one per axis
+    if not len(flat):
         return labels, miss
     step = np.asarray(spacing, dtype=np.float32)
-    target = np.stack([i + offsets[a][index] / step[a] for a, i in enumerate(index)], axis=1)
-    target = np.clip(target, 0, np.asarray(weight.shape, dtype=np.float32) - 1)
-    cell = np.ravel_multi_index(tuple(np.rint(target).astype(np.intp).T), weight.shape)
-    density = np.bincount(cell, weights=weight[index], minlength=weight.size).reshape(weight.shape)
+    target = np.empty((len(flat), ndim))
+    cell = np.zeros(len(flat), dtype=np.intp)
+    for axis, index in enumerate(np.unravel_index(flat, weight.shape)):
+        size = weight.shape[axis]
+        target[:, axis] = np.clip(index + np.ravel(offsets[axis])[flat] / step[axis], 0, size - 1)
+        cell = cell * size + np.rint(target[:, axis]).astype(np.intp)
+    density = np.bincount(cell, weights=np.ravel(weight)[flat], minlength=weight.size).reshape(weight.shape)
     sigma = blur / step
     density = gaussian_filter(density.astype(np.float32), sigma, mode="constant")
     # the height that `votes` perfect votes would reach: the peak of the kernel itself
@@ -100,9 +103,9 @@ def group_by_votes(
     owner = cKDTree(centres).query(target)[1]
     merged = _merge_near(centres, np.bincount(owner, minlength=len(centres)), float(np.prod(step)), ndim, separation)
     owner = merged[owner]
-    kept, owner = np.unique(owner, return_inverse=True)
-    labels[index] = owner + 1
-    miss[index] = np.linalg.norm(target - centres[kept][owner], axis=1)
+    used = np.bincount(owner, minlength=len(centres)) > 0
+    labels.ravel()[flat] = np.cumsum(used, dtype=np.int32)[owner]
+    miss.ravel()[flat] = np.sqrt(np.square(target - centres[owner]).sum(axis=1))
     return labels, miss
 
 

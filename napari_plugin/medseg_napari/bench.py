@@ -1,0 +1,118 @@
+"""How fast edits are on a large volume, and sliders on a large image.
+
+    python -m medseg_napari.bench
+
+Medians of several, in ms. No window: what napari draws comes on top and is of one slice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from medseg.grid import Grid
+from medseg.image import Image
+from medseg.instances import Instances
+from medseg.model import Model
+from medseg.pipeline import Finished, Maps, run
+from medseg_napari import commands
+from medseg_napari.journal import Journal
+from medseg_napari.session import Session
+
+
+def volume(shape: tuple[int, int, int], count: int, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+    """Draw pairs of balls that touch, each pair one instance, on a jittered lattice."""
+    rng = np.random.default_rng(seed)
+    side = int(np.floor((np.prod(shape) / count) ** (1 / 3)))
+    out = np.zeros(shape, np.int32)
+    lattice = [np.arange(side // 2, n - side // 2 + 1, side) for n in shape]
+    places = np.stack(np.meshgrid(*lattice, indexing="ij"), -1).reshape(-1, 3)
+    radius = side / 5
+    index = np.indices((side,) * 3) - side // 2
+    for id, place in enumerate(places[rng.permutation(len(places))[:count]], 1):
+        low = np.clip(place - side // 2, 0, np.array(shape) - side)
+        part = out[tuple(slice(a, a + side) for a in low)]
+        for shift in (-0.8, 0.8):
+            distance = index[0] ** 2 + index[1] ** 2 + (index[2] - shift * radius) ** 2
+            part[distance < radius**2] = id
+    return out
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Milliseconds of one call."""
+    begun = time.perf_counter()
+    action()
+    return 1000 * (time.perf_counter() - begun)
+
+
+def edits(shape: tuple[int, int, int], count: int, repeats: int, folder: Path) -> dict[str, list[float]]:
+    """Time splits, merges, their undo and redo, autosave included."""
+    labels = volume(shape, count)
+    instances = Instances.from_labels(labels, Grid.from_spacing(shape, (1.0, 1.0, 1.0)))
+    del labels
+    journal = Journal(folder / "bench.session")
+    took: dict[str, list[float]] = {"begin": [], "split": [], "merge": [], "undo": [], "redo": []}
+    begun = time.perf_counter()
+    session = Session(instances, journal=journal)
+    took["begin"].append(1000 * (time.perf_counter() - begun))
+    rng = np.random.default_rng(1)
+    for id in rng.choice(sorted(session.rows), repeats, replace=False).tolist():
+        z, y, x = session.rows[id].centroid
+        clicks = [(z, y, x - 4), (z, y, x + 4)]
+        took["split"].append(timed(lambda id=id, clicks=clicks: commands.split(session, id, clicks)))  # type: ignore[misc]
+        new = max(session.rows)
+        took["merge"].append(timed(lambda id=id, new=new: commands.merge(session, [id, new])))  # type: ignore[misc]
+        took["undo"].append(timed(session.undo))
+        took["redo"].append(timed(session.redo))
+    journal.close()
+    return took
+
+
+def sliders(size: int, repeats: int) -> dict[str, list[float]]:
+    """Time reading the maps of a square image again, for each 2-D model that ships."""
+    from medseg import io, presets
+
+    sample = io.load(presets.samples() / "fluorescence.tif").voxels()[0]
+    times = [size // n + 1 for n in sample.shape]
+    image = Image.from_array(np.tile(sample, times)[:size, :size], 0.5, "um")
+    took: dict[str, list[float]] = {}
+    for name in ("nuclei2d", "cells2d"):
+        last = None
+        for event in run(image, Model.load(name), keep=1 << 30):
+            last = event
+        assert isinstance(last, Finished) and last.maps is not None
+        thresholds = np.linspace(0.3, 0.7, repeats)
+        took[f"slider, {name}"] = [timed(partial(_again, last.maps, float(t))) for t in thresholds]
+    return took
+
+
+def _again(maps: Maps, threshold: float) -> Instances:
+    return maps.decode(maps.spec.heads[0].model_copy(update={"threshold": threshold}))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=int, nargs=3, default=(400, 512, 512))
+    parser.add_argument("--count", type=int, default=2000, help="instances")
+    parser.add_argument("--size", type=int, default=1024, help="of the square image for sliders")
+    parser.add_argument("--repeats", type=int, default=20)
+    given = parser.parse_args(arguments)
+    with TemporaryDirectory() as folder:
+        took = edits(tuple(given.shape), given.count, given.repeats, Path(folder))
+    took |= sliders(given.size, given.repeats)
+    sys.stdout.write(f"{'':20}{'median':>10}{'worst':>10}  ms\n")
+    for name, values in took.items():
+        sys.stdout.write(f"{name:20}{statistics.median(values):10.1f}{max(values):10.1f}\n")
+
+
+if __name__ == "__main__":
+    main()
