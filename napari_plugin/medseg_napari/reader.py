@@ -31,6 +31,7 @@ _SUFFIXES = (
     ".jpg",
     ".jpeg",
 )
+_NOTHING: list[Any] = [(None,)]  # napari's sign that there is no layer and no fault
 _LABEL_WORDS = ("label", "_seg", "-seg", "mask", "dseg", "truth", "instance")
 
 
@@ -56,10 +57,10 @@ def read(path: Given) -> list[LayerData]:
             layers = _layers(paths)
     except (MedsegError, OSError, MemoryError) as error:
         notices.problem(error)
-        return []
+        return _NOTHING
     for text in dict.fromkeys(str(w.message) for w in caught):
         notices.note(text)
-    return layers
+    return layers or _NOTHING
 
 
 def _layers(paths: list[str]) -> list[LayerData]:
