@@ -2,14 +2,17 @@
 
     python -m medseg_napari.bench
 
-Medians of several, in ms. No window: what napari draws comes on top and is of one slice.
+Medians of several, in ms; what napari draws comes on top and is of one slice. With --window (it needs a display) also: the longest
+time that the window did not answer while a model ran, and what thirty times opening, segmenting and closing leave behind.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -98,6 +101,65 @@ def _again(maps: Maps, threshold: float) -> Instances:
     return maps.decode(maps.spec.heads[0].model_copy(update={"threshold": threshold}))
 
 
+def heartbeat(size: int) -> dict[str, list[float]]:
+    """Milliseconds between two beats of the window's clock, set to 10, while a model runs; the run that loads it is not counted."""
+    import napari
+    from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QApplication
+
+    viewer = napari.Viewer()
+    viewer.open_sample("medseg", "fluorescence")
+    sample = viewer.layers[0].data
+    data = np.tile(sample, [size // n + 1 for n in sample.shape])[:size, :size]
+    viewer.layers.clear()
+    viewer.add_image(data, name="large")
+    _, panel = viewer.window.add_plugin_dock_widget("medseg", "medseg")
+    beats: list[float] = []
+    clock = QTimer(interval=10)
+    clock.timeout.connect(lambda: beats.append(time.perf_counter()))
+    found: list[float] = []
+    for turn in range(3):
+        beats.clear()
+        clock.start()
+        panel.segment.begin()
+        while panel.segment.run is not None:
+            QApplication.processEvents()
+            time.sleep(0.001)
+        clock.stop()
+        if turn:
+            found += (1000 * np.diff(beats)).tolist()
+    panel.end()
+    viewer.close()
+    return {"heartbeat, segmenting": found}
+
+
+def cycles(count: int) -> dict[str, list[float]]:
+    """Memory (MB) and threads after each of several times opening a window, segmenting and closing it."""
+    import napari
+    import psutil
+    from qtpy.QtWidgets import QApplication
+
+    memory, threads = [], []
+    for _ in range(count):
+        viewer = napari.Viewer()
+        viewer.open_sample("medseg", "fluorescence")
+        _, panel = viewer.window.add_plugin_dock_widget("medseg", "medseg")
+        panel.segment.begin()
+        while panel.segment.run is not None:
+            QApplication.processEvents()
+            time.sleep(0.005)
+        panel.end()
+        viewer.close()
+        del viewer, panel
+        for _ in range(5):
+            QApplication.processEvents()
+        gc.collect()
+        memory.append(psutil.Process().memory_info().rss / 2**20)
+        threads.append(float(sum(thread.name.startswith("medseg") for thread in threading.enumerate())))
+    half = memory[count // 2 :]
+    return {"memory after 3, MB": memory[2:3], "memory, later half": half, "threads of medseg left": threads}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,10 +167,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=2000, help="instances")
     parser.add_argument("--size", type=int, default=1024, help="of the square image for sliders")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--window", action="store_true", help="also what needs a display")
     given = parser.parse_args(arguments)
     with TemporaryDirectory() as folder:
         took = edits(tuple(given.shape), given.count, given.repeats, Path(folder))
     took |= sliders(given.size, given.repeats)
+    if given.window:
+        took |= heartbeat(given.size)
+        took |= cycles(30)
     sys.stdout.write(f"{'':20}{'median':>10}{'worst':>10}  ms\n")
     for name, values in took.items():
         sys.stdout.write(f"{name:20}{statistics.median(values):10.1f}{max(values):10.1f}\n")

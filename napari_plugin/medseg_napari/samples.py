@@ -23,6 +23,14 @@ def tissue() -> list[tuple[Any, dict[str, Any], str]]:
     return _sample("tissue.tif")
 
 
+def nodule() -> list[tuple[Any, dict[str, Any], str]]:
+    """A lung nodule in CT, a DICOM series."""
+    from medseg import io, presets
+    from medseg_napari.layers import of_image
+
+    return of_image(io.load(presets.samples() / "nodule"), "nodule")
+
+
 def ovule() -> list[tuple[Any, dict[str, Any], str]]:
     """Nuclei of a plant's ovule, 3-D."""
     return _sample("ovule.ome.tif")
