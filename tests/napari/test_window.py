@@ -472,7 +472,9 @@ def test_two_dates_go_to_the_same_lesion(window):
     here, there = np.array(window.viewer.dims.point), np.array(dates.model.dims.point)
     np.testing.assert_allclose((there - here)[0], 0, atol=0.1)
     np.testing.assert_allclose(
-        np.array(dates.model.scene.camera.center)[-2:] - np.array(window.viewer.scene.camera.center)[-2:], (5, 4), atol=0.1
+        np.array(dates.model.scene.camera.center)[-2:] - np.array(window.viewer.scene.camera.center)[-2:],
+        (5, 4),
+        atol=0.1,
     )
     assert np.allclose(layer.get_color(2), dates._there.get_color(2))
     assert not dates.go_to(7)
