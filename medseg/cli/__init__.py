@@ -29,6 +29,7 @@ from medseg.cli import (
     series,
     split,
     train,
+    view,
 )
 from medseg.cli.common import fault, say, why
 from medseg.errors import InputError, MedsegError, OutputError
@@ -53,6 +54,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("combine")(combine.combine)
 app.command("split")(split.split)
+app.command("view")(view.view)
 app.command("bench")(bench.bench)
 
 # The root of what typer raises for wrong usage: older versions take it from click, newer ones carry a copy of click's.

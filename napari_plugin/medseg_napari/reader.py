@@ -84,7 +84,7 @@ def _layers(paths: list[str]) -> list[LayerData]:
 def _dicom(path: Path) -> list[LayerData]:
     from medseg import io
     from medseg.io.clinical.objects import RTSTRUCT, SEG, is_kind
-    from medseg_napari.choose import choose
+    from medseg_napari._qt.picker import choose
     from medseg_napari.layers import of_image, of_labels
 
     if path.is_file() and is_kind(path, SEG + RTSTRUCT):

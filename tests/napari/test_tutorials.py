@@ -35,7 +35,8 @@ def test_nuclei_from_first_open_to_a_saved_table(window, tmp_path):
     session, layer = panel.bound.session, panel.bound.layer
     show(panel, panel.instances)
     window.viewer.scene.camera.zoom *= 2.5
-    panel.instances._coloured("score")
+    panel.instances.colour.setCurrentText("score")
+    panel.instances.colour.textActivated.emit("score")
     picture(window, "table")
     panel.bound.colour_by(None)
     show(panel, panel.review)

@@ -36,7 +36,7 @@ from medseg_napari._qt.orient import face
 from medseg_napari._qt.reviewing import ReviewTab
 from medseg_napari._qt.saving import SaveTab
 from medseg_napari._qt.segment import SegmentTab
-from medseg_napari._qt.table import InstancesTab
+from medseg_napari._qt.table import InstancesTab, counted
 from medseg_napari.background import Background
 from medseg_napari.layers import KEY, grid_of, image_of, instances_of, micro, named, placed
 from medseg_napari.session import Change, Session
@@ -328,7 +328,7 @@ class Panel(QWidget):
 
     def _changed(self, change: Change) -> None:
         self.instances.rows.refresh(set(change.ids))
-        self.instances.count.setText(f"{len(self.session())} instances")
+        self.instances.count.setText(counted(len(self.session())))
         self.review.told()
         if change.name != "score":
             self._measure(set(change.ids))

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QIcon, QImage, QPixmap
-from qtpy.QtWidgets import QDialog, QDialogButtonBox, QLabel, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QDialog,
+    QDialogButtonBox,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
 
 if TYPE_CHECKING:
     from medseg.io.dicom.series import Series
@@ -77,7 +86,9 @@ def thumbnail(one: Series) -> QPixmap:
     )
 
 
-def pick(found: Sequence[Series], parent: QWidget | None = None) -> Series | None:
-    """Ask; None if the person cancelled."""
+def choose(found: Sequence[Series], parent: QWidget | None = None) -> Series | None:
+    """Ask; None if the person cancelled. Without a window the first that loads."""
+    if QApplication.instance() is None:
+        return next((one for one in found if not one.problems), None)
     dialog = Picker(found, parent)
     return dialog.chosen if dialog.exec() else None

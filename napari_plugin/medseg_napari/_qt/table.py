@@ -133,6 +133,11 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def counted(number: int) -> str:
+    """Say how many."""
+    return f"{number} instance{'' if number == 1 else 's'}"
+
+
 class InstancesTab(QWidget):
     """What is shown under "Instances"."""
 
@@ -216,7 +221,7 @@ class InstancesTab(QWidget):
         self.colour.clear()
         self.colour.addItems(self.rows.columns)
         self.colour.setCurrentText(current or "id")
-        self.count.setText(f"{len(self.rows.ids)} instances")
+        self.count.setText(counted(len(self.rows.ids)))
 
     def _coloured(self, column: str) -> None:
         bound = self.panel.bound
