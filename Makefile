@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 CONFIG ?= nuclei2d
 
-.PHONY: demo test test-slow test-gpu oracles lint docs train clean
+.PHONY: demo test test-slow test-gpu test-pyqt6 oracles lint docs train clean
 
 demo: $(READY)
 	$(BIN)/medseg demo
@@ -18,6 +18,11 @@ test-slow: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+# the viewer's tests with the other Qt binding, which stays out of the environment
+test-pyqt6: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .pyqt6 PyQt6
+	QT_API=pyqt6 PYTEST_QT_API=pyqt6 PYTHONPATH=.pyqt6 $(BIN)/python -m pytest tests/napari
 
 # other people's programs as judges of what we write and of our scores, in environments of their own
 oracles: $(READY)
@@ -52,4 +57,4 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .oracles .oracles-scorers .oracles-stardist build dist site medseg-demo
+	rm -rf $(VENV) .pyqt6 .oracles .oracles-scorers .oracles-stardist build dist site medseg-demo

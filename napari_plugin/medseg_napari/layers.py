@@ -6,7 +6,7 @@ metadata and goes back into every file. Two images with the same directions lie 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,8 +107,16 @@ def named(viewer: Any, name: str) -> Any:
     return next((layer for layer in viewer.layers if layer.name == name), None)
 
 
-def image_of(layer: Any) -> Image:
+def image_of(layer: Any, at: Sequence[float] = ()) -> Image:
     """The image that a layer shows: as it was read, or, for a layer of another plugin, from its array and scale.
+
+    Parameters
+    ----------
+    layer
+        An image layer.
+    at
+        Index in the layer. Of axes before the spatial ones, time above all, the place given here is taken: of an array with more
+        than three axes the first ones, of one with three the first if it is named t or time.
 
     Raises
     ------
@@ -120,7 +128,13 @@ def image_of(layer: Any) -> Image:
     about = layer.metadata.get(KEY, {})
     if "image" in about:
         return about["image"]  # type: ignore[no-any-return]
-    data = np.asarray(layer.data)
+    data = layer.data
+    axes = data.ndim - bool(getattr(layer, "rgb", False))
+    first = str(layer.axis_labels[0]).lower() if axes else ""
+    for axis in range(axes - 3 if axes > 3 else int(axes == 3 and first in ("t", "time"))):
+        step = int(round(float(at[axis]))) if axis < len(at) else 0
+        data = data[min(max(step, 0), len(data) - 1)]
+    data = np.asarray(data)
     if getattr(layer, "rgb", False):
         data = np.moveaxis(data[..., :3], -1, 0)
         channels: tuple[str, ...] = ("red", "green", "blue")

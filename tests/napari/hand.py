@@ -62,12 +62,14 @@ class Hand:
         """Where a voxel of a layer is on the canvas; the slice is made to show it."""
         world = np.asarray(layer.data_to_world(index), dtype=float)
         dims, camera = self.viewer.dims, self.viewer.scene.camera
+        extra = dims.ndim - len(world)  # axes before those of the layer, such as time
         for axis in dims.not_displayed:
-            dims.set_point(axis, world[axis])
+            if axis >= extra:
+                dims.set_point(axis, world[axis - extra])
         self.wait()
         down, right = (str(getattr(o, "value", o)) for o in camera.orientation2d)
         signs = np.array([-1 if down == "up" else 1, -1 if right == "left" else 1])
-        shown = world[list(dims.displayed)]
+        shown = world[[axis - extra for axis in dims.displayed]]
         offset = signs * (shown - np.array(camera.center[-2:])) * camera.zoom
         size = np.array([self.canvas.height(), self.canvas.width()])
         y, x = size / 2 + offset

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from medseg import io
+from medseg import io, presets
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
@@ -295,15 +295,30 @@ def test_wrong_use_is_told_and_nothing_breaks(window):
     assert "no instances" in panel.edit.help.text()
     window.push(panel.save.save)
     assert "Not saved" in panel.save.done.text()
-    window.viewer.add_image(np.zeros((4, 5, 30, 30), np.uint8), name="movie")
+    window.viewer.add_image(np.zeros((30, 30), bool), name="mask")
     window.push(panel.segment.start)
-    assert "axes" in panel.segment.note.text()
+    assert "image of numbers" in panel.segment.note.text()
     window.viewer.layers.clear()
     window.viewer.open_sample("medseg", "ovule")
     panel.segment.models.setCurrentText("nuclei2d")
     window.push(panel.segment.start)
     window.until(lambda: panel.segment.run is None)
     assert "works in 2-D" in panel.segment.note.text() and panel.bound is None
+
+
+def test_of_a_time_series_the_point_that_is_shown_is_segmented(window):
+    frame = io.load(presets.samples() / "fluorescence.tif").voxels()[0]
+    movie = np.stack([np.zeros_like(frame), frame, frame[::-1]])
+    window.viewer.add_image(movie, name="movie", axis_labels=("t", "y", "x"))
+    panel = window.open_panel()
+    window.viewer.dims.set_point(0, 2)
+    window.segment()
+    session = panel.bound.session
+    assert session.labels.shape == frame.shape and len(session) > 100
+    brighter = frame[::-1][session.labels > 0].mean() / frame[::-1][session.labels == 0].mean()
+    assert brighter > 2
+    window.click(panel.bound.layer, session.rows[20].centroid)
+    assert panel.chosen() == [20]
 
 
 def test_a_damaged_model_file_is_told(window, tmp_path):

@@ -141,7 +141,9 @@ class SegmentTab(QWidget):
         if self.run is not None:
             return
         try:
-            image = image_of(self.panel.image_layer())
+            layer = self.panel.image_layer()
+            at = () if layer is None else layer.world_to_data(self.panel.viewer.dims.point)
+            image = image_of(layer, at)
             self._image = self._part(image)
             options = RunSpec(device=self.device.currentText(), force=self.force.isChecked())  # type: ignore[arg-type]
             self.run = Run(self._image, self.models.currentText(), options, events)
