@@ -50,6 +50,8 @@ def doubt(session: Session, row: Row, usual: tuple[float, float]) -> Doubt:
         "cut by the border": 0.3 if _at_border(session, row) else 0.0,
         "unusual size": min(1.0, max(0.0, (abs(np.log(row.voxels) - usual[0]) / usual[1] - 3) / 5)),
     }
+    if found["cut by the border"]:
+        found["unusual size"] = 0.0  # it is larger than what is seen of it
     why = max(found, key=lambda name: found[name])
     # the strongest reason counts, the others break ties
     value = found[why] + 0.1 * (sum(found.values()) - found[why])

@@ -58,9 +58,10 @@ def test_nuclei_from_first_open_to_a_saved_table(window, tmp_path):
     assert len(session) == count + 1
     window.press("Control+Z")
     assert len(session) == count
-    panel.save.folder.setText(str(tmp_path))
+    panel.save.folder.setText("results")
     show(panel, panel.save)
     picture(window, "save")
+    panel.save.folder.setText(str(tmp_path))
     window.push(panel.save.save)
     assert {p.name for p in tmp_path.iterdir() if p.is_file()} >= {
         "fluorescence_labels.tif",

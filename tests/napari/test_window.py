@@ -359,6 +359,7 @@ def test_a_deleted_layer_is_restored_with_its_undo(window, sessions):
     window.press("Delete")
     after = session.labels.copy()
     window.viewer.layers.remove(layer)
+    window.wait(0.05)
     assert panel.bound is None and panel.banner.isVisible() and "not saved" in panel.banner.text()
     window.push(panel._restore)
     again = panel.bound.session

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from napari.layers import Labels
+from napari.layers import Labels, Shapes
 from napari.utils.colormaps import DirectLabelColormap, label_colormap
 
 from medseg.image import Image
@@ -54,6 +54,7 @@ class Bound:
             assert instances is not None
             session = start(instances, image, maps, self.layer.data)
         self.session = session
+        self._frame: Any = None
         session.labels = self.layer.data
         self.layer.metadata[KEY] = {"session": session, "image": image}
         viewer.add_layer(self.layer)
@@ -122,12 +123,44 @@ class Bound:
 
     def select(self, ids: Iterable[int]) -> None:
         """Show what is chosen: the layer's brush paints the first."""
-        chosen = list(ids)
+        chosen = [id for id in ids if id in self.session.rows]
         if chosen:
             self.layer.selected_label = chosen[0]
+        self._framed(chosen)
+
+    def _framed(self, ids: list[int]) -> None:
+        """Draw a frame around what is chosen, on its middle slice and in the plane that is shown."""
+        here = self._frame is not None and self._frame in self.viewer.layers
+        if not ids or self.viewer.dims.ndisplay != 2:
+            if here:
+                self._frame.data = []
+            return
+        if not here:
+            active = self.viewer.layers.selection.active
+            n = self.session.labels.ndim
+            self._frame = Shapes(
+                ndim=n, name="chosen", scale=self.layer.scale, translate=self.layer.translate, units=self.layer.units
+            )
+            self._frame.metadata["medseg_help"] = True
+            self.viewer.add_layer(self._frame)
+            self.viewer.layers.selection.active = active
+        n = self.session.labels.ndim
+        shown = [axis - (self.viewer.dims.ndim - n) for axis in self.viewer.dims.displayed]
+        frames = []
+        for id in ids[:200]:
+            row = self.session.rows[id]
+            corners = np.tile(np.rint(row.centroid), (4, 1))
+            for axis, ends in zip(shown, ((0, 0, 1, 1), (0, 1, 1, 0)), strict=True):
+                low, high = row.box[axis] - 2.0, row.box[n + axis] + 1.0
+                corners[:, axis] = [high if end else low for end in ends]
+            frames.append(corners)
+        self._frame.data = []
+        self._frame.add_rectangles(frames, edge_color="white", face_color="transparent", edge_width=0.5)
 
     def close(self, *, keep: bool) -> None:
         """Let go of the layer. The session's file stays where it is to be offered again, else it goes."""
+        if self._frame is not None and self._frame in self.viewer.layers:
+            self.viewer.layers.remove(self._frame)
         self.layer.events.paint.disconnect(self._painting)
         self.session.changed.disconnect()
         self.session.complained.disconnect()

@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from medseg.errors import MedsegError
 from medseg_napari import commands, notices
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ class EditTab(QWidget):
         """Do something; what goes wrong is told in words."""
         try:
             return action()
-        except (MedsegError, MemoryError, OSError) as error:
+        except Exception as error:  # a fault of ours too: words, and what was drawn stays
             self.help.setText(notices.problem(error))
             return None
 

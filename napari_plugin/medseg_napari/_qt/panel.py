@@ -125,9 +125,8 @@ class Panel(QWidget):
     def shapes_layer(self) -> Any:
         """The active layer if it holds shapes, else the topmost that does, or None."""
         active = self.viewer.layers.selection.active
-        if isinstance(active, Shapes):
-            return active
-        return next((layer for layer in reversed(self.viewer.layers) if isinstance(layer, Shapes)), None)
+        drawn = [one for one in self.viewer.layers if isinstance(one, Shapes) and not one.metadata.get("medseg_help")]
+        return active if active in drawn else drawn[-1] if drawn else None
 
     def _layers_changed(self, event: Any = None) -> None:
         for box, kind in ((self.images, ImageLayer), (self.labels, Labels)):
@@ -150,10 +149,14 @@ class Panel(QWidget):
         """A person deleted a layer: of the session's the file stays, so that it can be restored."""
         if self.bound is not None and event.value is self.bound.layer:
             bound, self.bound = self.bound, None
-            self.calipers.hide()
-            bound.close(keep=bool(bound.session.edits))
-            self._shown()
-            self._offer()
+            # after the event: napari does not bear that more layers go in the middle of it
+            QTimer.singleShot(0, lambda: self._deleted(bound))
+
+    def _deleted(self, bound: Bound) -> None:
+        self.calipers.hide()
+        bound.close(keep=bool(bound.session.edits))
+        self._shown()
+        self._offer()
 
     def session(self) -> Session:
         """The session.

@@ -229,7 +229,8 @@ class SegmentTab(QWidget):
             notes.append("the maps are too large to be kept: the sliders are off, splitting goes by shape")
         self.note.setText("; ".join(notes))
         assert self._image is not None
-        self.panel.opened(event.instances, self._image, event.maps)
+        image, maps = self._image, event.maps
+        self.panel.edit.guard(lambda: self.panel.opened(event.instances, image, maps))
         self.show_sliders()
         self.finished.emit()
 
