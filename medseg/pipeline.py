@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import map_coordinates
 
 import medseg
 from medseg import heads, io, preprocess, sizing
@@ -106,40 +107,74 @@ class Maps:
             provenance={**self.provenance, "decoded_with": changed},
         )
 
+    def reach(self) -> tuple[int, ...]:
+        """Voxels of the image around a place that its instances may depend on."""
+        reach = heads.make(self.spec.heads[0]).reach(self.spacing)
+        return tuple(int(np.ceil(r / self._scale(axis))) for axis, r in enumerate(reach))
+
     def around(self, place: regions.Region, head: HeadBase | None = None) -> Candidates:
-        """Read what the maps propose in one part of the image, on that part's own voxels."""
-        made = heads.make(head or self.spec.heads[0])
-        cut, inner, offset = self._cut(place)
-        found = _onto(made.decode(cut, self.spacing), inner)
-        return found.shift(offset, tuple(s.stop - s.start for s in place))
+        """Read what the maps propose in one part of the image, on that part's own voxels.
 
-    def foreground(self, place: regions.Region) -> NDArray[np.float32]:
-        """Probability that a voxel belongs to an object, in one part of the image; 0 where there are no maps."""
-        cut, inner, offset = self._cut(place)
-        out = np.zeros(tuple(s.stop - s.start for s in place), np.float32)
-        value = 1 / (
-            1 + np.exp(-np.clip(cut[0], -30, 30))
-        )  # the first map of every dense head is the logit of an object
-        where = tuple(slice(o, o + n) for o, n in zip(offset, inner, strict=True))
-        out[where] = value if value.shape == inner else preprocess.resize(value, inner, order=1)
-        return out
-
-    def _cut(self, place: regions.Region) -> tuple[NDArray[np.float32], tuple[int, ...], tuple[int, ...]]:
-        """Maps of the region that answers for the middle of a place; the size of what they cover of it, and where it begins."""
+        The maps are those of the region that answers for the middle of the part.
+        """
         middle = tuple((s.start + s.stop) // 2 for s in place)
         _, grown, maps = next(
             part for part in self.parts if all(s.start <= m < s.stop for s, m in zip(part[0], middle, strict=True))
         )
-        lows = [max(p.start, g.start) for p, g in zip(place, grown, strict=True)]
-        highs = [min(p.stop, g.stop) for p, g in zip(place, grown, strict=True)]
-        cut: list[slice] = []
-        for low, high, g, n in zip(lows, highs, grown, maps.shape[1:], strict=True):
-            scale = n / (g.stop - g.start)
-            start = int((low - g.start) * scale)
-            cut.append(slice(start, min(n, max(start + 1, round((high - g.start) * scale)))))
-        inner = tuple(high - low for low, high in zip(lows, highs, strict=True))
-        offset = tuple(low - p.start for low, p in zip(lows, place, strict=True))
-        return np.ascontiguousarray(maps[(slice(None), *cut)]), inner, offset
+        inner = tuple(slice(max(p.start, g.start), min(p.stop, g.stop)) for p, g in zip(place, grown, strict=True))
+        cut = self._cut(inner, grown, maps.shape[1:])
+        found = heads.make(head or self.spec.heads[0]).decode(
+            np.ascontiguousarray(maps[(slice(None), *cut)]), self.spacing
+        )
+        nearest = [
+            np.clip(np.floor(c).astype(int) - s.start, 0, s.stop - s.start - 1)
+            for c, s in zip(self._places(inner, grown, maps.shape[1:], 0.5), cut, strict=True)
+        ]
+        labels = found.paint(order="index")[0][np.ix_(*nearest)]
+        kept = np.unique(labels[labels > 0]) - 1
+        shown = Candidates.from_labels(labels, scores=found.scores[kept], classes=found.classes[kept])
+        offset = [i.start - p.start for i, p in zip(inner, place, strict=True)]
+        return shown.shift(offset, tuple(s.stop - s.start for s in place))
+
+    def foreground(self, place: regions.Region) -> NDArray[np.float32]:
+        """Probability that a voxel belongs to an object, in one part of the image."""
+        out = np.zeros(tuple(s.stop - s.start for s in place), np.float32)
+        for core, grown, maps in self.parts:
+            inner = tuple(slice(max(p.start, c.start), min(p.stop, c.stop)) for p, c in zip(place, core, strict=True))
+            if any(s.stop <= s.start for s in inner):
+                continue
+            # the first map of every dense head is the logit of an object
+            places = np.meshgrid(*self._places(inner, grown, maps.shape[1:], 0.0), indexing="ij")
+            value = map_coordinates(maps[0], places, order=1, mode="nearest")
+            where = tuple(slice(i.start - p.start, i.stop - p.start) for i, p in zip(inner, place, strict=True))
+            out[where] = 1 / (1 + np.exp(-np.clip(value, -30, 30)))
+        return out
+
+    def _scale(self, axis: int) -> float:
+        """Voxels of the maps for each of the image, along an axis."""
+        _, grown, maps = self.parts[0]
+        return float(maps.shape[1 + axis] / (grown[axis].stop - grown[axis].start))
+
+    @staticmethod
+    def _places(
+        inner: regions.Region, grown: regions.Region, shape: tuple[int, ...], shift: float
+    ) -> list[NDArray[np.float64]]:
+        """Where the middles of the image's voxels lie in the maps, per axis; a map's voxel has its middle at 0, or at ``shift``."""
+        return [
+            (np.arange(i.start, i.stop) - g.start + 0.5) * n / (g.stop - g.start) - 0.5 + shift
+            for i, g, n in zip(inner, grown, shape, strict=True)
+        ]
+
+    @staticmethod
+    def _cut(inner: regions.Region, grown: regions.Region, shape: tuple[int, ...]) -> regions.Region:
+        """The part of the maps that covers a part of the image."""
+        return tuple(
+            slice(
+                int(np.floor((i.start - g.start) * n / (g.stop - g.start))),
+                min(n, int(np.ceil((i.stop - g.start) * n / (g.stop - g.start)))),
+            )
+            for i, g, n in zip(inner, grown, shape, strict=True)
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medseg.errors import MissingError, SpecError
+from medseg.errors import FormatError, MissingError, SpecError
 
 
 def view(
@@ -28,7 +28,10 @@ def view(
 
     viewer = napari.Viewer(title="medseg: for research use only")
     for path in paths or []:
-        viewer.open(str(path), plugin="medseg")
+        try:
+            viewer.open(str(path), plugin="medseg")
+        except ValueError:  # napari's word for a path that our reader does not take
+            raise FormatError(f"{path}: holds no image that medseg reads") from None
     viewer.window.add_plugin_dock_widget("medseg", "medseg")
     napari.run()
     return 0

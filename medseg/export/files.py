@@ -19,7 +19,7 @@ from medseg.io.clinical.codes import MEASURES
 from medseg.io.clinical.sr import ENDS
 from medseg.io.overlay import save_overlay
 from medseg.measure import in_unit, measure
-from medseg.measure.recist import NODE
+from medseg.measure.recist import LONG, NODE
 from medseg.spec import FindingSpec, MeasureSpec
 
 KINDS = {
@@ -122,6 +122,14 @@ def corrected(table: pd.DataFrame, said: pd.DataFrame | None) -> pd.DataFrame:
     for name in told.columns:
         values = out["id"].map(told[name])
         out[name] = values.where(values.notna(), out[name]) if name in out else values
+    if "measurable" in out and "long_axis_mm" in out:
+        node = out["nodal"].fillna(False).astype(bool) if "nodal" in told else pd.Series(False, index=out.index)
+        moved = (
+            out["id"].map(told["long_axis_mm"]).notna() if "long_axis_mm" in told else pd.Series(False, index=out.index)
+        )
+        # what is shorter than 10 mm is never measurable; of a moved axis no more is known here than of the measured one
+        out.loc[moved & (out["long_axis_mm"] < LONG), "measurable"] = False
+        out.loc[node, "measurable"] = out.loc[node, "short_axis_mm"] >= NODE
     out.attrs = dict(table.attrs)
     return out
 

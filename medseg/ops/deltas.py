@@ -52,6 +52,8 @@ class Delta:
         shape : sequence of int
             Of the whole.
         """
+        if before.shape != after.shape:
+            raise ValueError(f"states of {before.shape} and {after.shape} voxels cannot be compared")
         width = before.shape[-1]
         old = np.ascontiguousarray(before).reshape(-1, width)
         new = np.ascontiguousarray(after).reshape(-1, width)

@@ -81,7 +81,7 @@ def split_by_line(mask: Mask, path: npt.ArrayLike, axis: int | None = None) -> L
     Returns
     -------
     int32 array
-        Parts, the largest first.
+        1 and 2, the larger part first; pieces that the line does not cut belong to the nearer one.
 
     Raises
     ------
@@ -100,15 +100,24 @@ def split_by_line(mask: Mask, path: npt.ArrayLike, axis: int | None = None) -> L
     cut[:-1, 1:] |= down
     cut[:-1, :-1] |= up
     whole = np.broadcast_to(cut if mask.ndim == 2 else np.expand_dims(cut, axis or 0), mask.shape)
-    before = int(components.label(mask).max())
-    parts = components.label(mask & ~whole)
-    count = int(parts.max())
-    if count < 2 or count <= before:
+    pieces, parts = components.label(mask), components.label(mask & ~whole)
+    size = np.bincount(parts.ravel())
+    owner = np.zeros(len(size), np.int64)  # the piece that a part was cut from
+    owner[parts.ravel()] = pieces.ravel()
+    best: list[int] = []
+    for piece in range(1, int(pieces.max(initial=0)) + 1):
+        mine: npt.NDArray[np.int64] = np.flatnonzero((owner == piece) & (np.arange(len(size)) > 0))
+        two = mine[np.argsort(-size[mine], kind="stable")[:2]].tolist()
+        if len(two) == 2 and (not best or size[two[1]] > size[best[1]]):
+            best = two
+    if not best:
         raise InputError("The line does not cut the object in two; draw it right across, from outside to outside.")
-    order = np.argsort(-np.bincount(parts.ravel())[1:]) + 1
-    number = np.zeros(count + 1, np.int32)
-    number[order] = np.arange(1, count + 1)
-    return _whole(number[parts], mask)
+    out = np.zeros(mask.shape, np.int32)
+    out[parts == best[0]], out[parts == best[1]] = (
+        1,
+        2,
+    )  # what else there is, specks and other pieces, goes to the nearer one
+    return _whole(out, mask)
 
 
 def _whole(labels: Labels, mask: Mask) -> Labels:

@@ -38,6 +38,11 @@ class Background:
             except Empty:
                 return
 
+    def clear(self) -> None:
+        """Forget what waits."""
+        with self._wake:
+            self._jobs.clear()
+
     @property
     def idle(self) -> bool:
         """Whether nothing waits, runs or is to be fetched."""

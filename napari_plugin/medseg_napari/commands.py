@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from medseg import heads
 from medseg.errors import InputError
 from medseg.ops import components, editing
 from medseg.ops.deltas import Labels, Place
@@ -56,7 +55,7 @@ def merge(session: Session, ids: Sequence[int]) -> Edit | None:
             )
             part = after[inner]
             part[part == id] = kept
-    return session.commit("merge", place, after)
+    return session.commit("merge", place, after, status="")  # what was decided of the parts is not of the whole
 
 
 def delete(session: Session, ids: Sequence[int]) -> Edit | None:
@@ -114,21 +113,21 @@ def regrow(session: Session, where: Point, box: Place | None = None) -> Edit | N
     """Add what the model saw at a click or in a box but was not sure enough of: its maps are read with lower thresholds."""
     if session.maps is None:
         raise InputError("There are no maps of a model here; run a model first, or add by clicks in the image.")
-    shape, reach = session.labels.shape, heads.make(session.maps.spec.heads[0]).reach(session.maps.spacing)
+    shape, reach = session.labels.shape, session.maps.reach()
     at = tuple(int(round(float(i))) for i in where)
     if any(not 0 <= i < n for i, n in zip(at, shape, strict=True)):
         raise InputError("The click lies outside of the image.")
     place = box or tuple(
         slice(max(0, i - 2 * r), min(n, i + 2 * r + 1)) for i, r, n in zip(at, reach, shape, strict=True)
     )
-    mask = _proposal(session.maps, place, tuple(i - s.start for i, s in zip(at, place, strict=True)))
-    if mask is None:
+    found = _proposal(session.maps, place, tuple(i - s.start for i, s in zip(at, place, strict=True)))
+    if found is None:
         raise InputError("The model sees nothing here, even at its lowest threshold; add it by clicks in the image.")
-    return add(session, mask, place, "add from the model")
+    return add(session, found[0], place, "add from the model", session.classes[found[1] - 1])
 
 
-def _proposal(maps: Maps, place: Place, at: tuple[int, ...]) -> Mask | None:
-    """What the maps hold at a voxel at the highest threshold that shows it."""
+def _proposal(maps: Maps, place: Place, at: tuple[int, ...]) -> tuple[Mask, int] | None:
+    """What the maps hold at a voxel at the highest threshold that shows it, and its class from 1."""
     head = maps.spec.heads[0]
     usual = float(getattr(head, "threshold", 0.5))
     for threshold in (usual, usual * 0.7, usual * 0.5, usual * 0.3, usual * 0.15):
@@ -140,7 +139,7 @@ def _proposal(maps: Maps, place: Place, at: tuple[int, ...]) -> Mask | None:
         found = maps.around(place, head.model_copy(update=lower))
         labels, _ = found.paint()
         if labels[at] > 0:
-            return np.asarray(labels == labels[at])
+            return np.asarray(labels == labels[at]), int(found.classes[labels[at] - 1])
     return None
 
 

@@ -20,6 +20,8 @@ from medseg.io.clinical.codes import anatomy
 from medseg_napari import calipers, notices
 from medseg_napari.session import Session
 
+_VOXELS = {"labels", "nifti", "tiff", "seg", "rtstruct", "sr"}  # kinds that hold what was drawn; sr writes the seg too
+
 
 def hand_on(session: Session, folder: Path, kinds: Sequence[str], *, deidentify: bool = False) -> list[Path]:
     """Write the instances of a session, rejected ones left out.
@@ -66,7 +68,8 @@ def hand_on(session: Session, folder: Path, kinds: Sequence[str], *, deidentify:
         path = folder / f"{stem}_review.csv"
         write.rows(said, path)
         files.append(path)
-    session.mark_saved()
+    if _VOXELS & set(kinds):
+        session.mark_saved()
     return files
 
 

@@ -98,6 +98,9 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _locked(path)  # held for as long as the session lives: another window leaves the file alone
+        if self._lock is None:
+            raise OutputError(f"{path.name}: is open in another window")
         fresh = not path.exists()
         try:
             # committed edits live in the log: they survive a killed process, if not a power cut in the last instant
@@ -173,20 +176,27 @@ class Journal:
         return Delta.from_bytes(blob, shape)
 
     def edits(self, shape: tuple[int, ...]) -> Iterator[Edit]:
-        """Give all edits in order, also those that were undone."""
+        """Give all edits in order, also those that were undone; where one is damaged, those before it."""
         query = "SELECT name, delta, before, after FROM edits ORDER BY number"
-        for name, blob, before, after in self._file.execute(query):
-            yield Edit(name, Delta.from_bytes(blob, shape), _load(before), _load(after))
+        try:
+            for name, blob, before, after in self._file.execute(query):
+                yield Edit(name, Delta.from_bytes(blob, shape), _load(before), _load(after))
+        except (sqlite3.Error, FormatError, ValueError, LookupError, TypeError):
+            return
 
     def close(self) -> None:
         """Close the file; it stays."""
         self._file.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+            self.path.with_name(self.path.name + ".lock").unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Close and delete: the session ended well."""
+        self._file.close()
+        forget(self.path)
         self.close()
-        for end in ("", "-wal", "-shm"):
-            self.path.with_name(self.path.name + end).unlink(missing_ok=True)
 
     def _written(self) -> _Transaction:
         return _Transaction(self._file, self.path)
@@ -231,5 +241,41 @@ def folder() -> Path:
 
 
 def left_over() -> list[Path]:
-    """Sessions that did not end well, the newest first."""
-    return sorted(folder().glob("*.session"), key=lambda path: -path.stat().st_mtime)
+    """Sessions that did not end well and that no window has open, the newest first."""
+    free = []
+    for path in folder().glob("*.session"):
+        lock = _locked(path)
+        if lock is not None:
+            os.close(lock)
+            free.append(path)
+    return sorted(free, key=touched, reverse=True)
+
+
+def touched(path: Path) -> float:
+    """When a session was last written to; its log is newer than the file itself."""
+    files = (path, path.with_name(path.name + "-wal"))
+    return max(file.stat().st_mtime for file in files if file.exists())
+
+
+def forget(path: Path) -> None:
+    """Delete a session."""
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> int | None:
+    """Lock a session for this window until the number returned is closed; None if another has it."""
+    held = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(held, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        return None
+    return held

@@ -6,7 +6,7 @@ metadata and goes back into every file. Two images with the same directions lie 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,10 +128,8 @@ def image_of(layer: Any, at: Sequence[float] = ()) -> Image:
     about = layer.metadata.get(KEY, {})
     if "image" in about:
         return about["image"]  # type: ignore[no-any-return]
-    data = layer.data
-    axes = data.ndim - bool(getattr(layer, "rgb", False))
-    first = str(layer.axis_labels[0]).lower() if axes else ""
-    for axis in range(axes - 3 if axes > 3 else int(axes == 3 and first in ("t", "time"))):
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data  # the finest level
+    for axis in range(layer.ndim - spatial(layer)):
         step = int(round(float(at[axis]))) if axis < len(at) else 0
         data = data[min(max(step, 0), len(data) - 1)]
     data = np.asarray(data)
@@ -150,15 +148,46 @@ def image_of(layer: Any, at: Sequence[float] = ()) -> Image:
     return Image(data, grid, "microscopy" if micro(grid) else "other", channels)
 
 
-def grid_of(layer: Any, shape: tuple[int, ...]) -> Grid:
-    """Grid of a layer: the true one where it was read by medseg, else what its scale and units say."""
+def spatial(layer: Any) -> int:
+    """How many axes of a layer are of space: the last three at most; of three the first is none if it is named t or time."""
+    n = int(layer.ndim)
+    return 3 if n > 3 else 2 if n == 3 and str(layer.axis_labels[0]).lower() in ("t", "time") else n
+
+
+def transform(layer: Any, shape: tuple[int, ...], start: Sequence[int] = ()) -> dict[str, Any]:
+    """Scale, translate and units that lay an array of ``shape`` over a layer, or over the part of it that begins at ``start``."""
+    n = len(shape)
+    scale = np.asarray(layer.scale, dtype=float)[-n:]
+    translate = np.asarray(layer.translate, dtype=float)[-n:] + scale * np.asarray(start or (0,) * n)
+    return {"scale": scale.tolist(), "translate": translate.tolist(), "units": list(layer.units[-n:])}
+
+
+def grid_of(layer: Any, shape: tuple[int, ...], beside: Iterable[Any] = ()) -> Grid:
+    """Grid of a layer: the true one where it was read by medseg, else that of an image layer in the same place, else its scale.
+
+    Parameters
+    ----------
+    layer
+        Any layer.
+    shape
+        Of its spatial axes.
+    beside
+        Other layers. Labels that were begun with napari's own button lie where the image is that they were begun on.
+    """
     about = layer.metadata.get(KEY, {})
     for key in ("instances", "image"):
         if key in about and about[key].grid.shape == shape:
             return about[key].grid  # type: ignore[no-any-return]
-    n = len(shape)
-    scale = [abs(float(s)) for s in layer.scale[-n:]]
-    units = {str(u).split()[-1] for u in getattr(layer, "units", ("pixel",))[-n:]}
+    mine = transform(layer, shape)
+    for other in beside:
+        image = other.metadata.get(KEY, {}).get("image")
+        if image is None or image.grid.shape != shape:
+            continue
+        theirs = transform(other, shape)
+        if all(np.allclose(mine[key], theirs[key], rtol=1e-6, atol=1e-9) for key in ("scale", "translate")):
+            return image.grid  # type: ignore[no-any-return]
+    units = {str(u).split()[-1] for u in mine["units"]}
+    scale = [abs(s) for s in mine["scale"]]
     if units <= {"millimeter", "mm"}:
         return Grid.from_spacing(shape, scale)
     if units <= {"micrometer", "um", "micron"}:
@@ -166,16 +195,32 @@ def grid_of(layer: Any, shape: tuple[int, ...]) -> Grid:
     return Grid.from_spacing(shape)
 
 
-def instances_of(layer: Any) -> Instances:
-    """Instances of a labels layer as it is now: of its session where it has one."""
+def instances_of(layer: Any, beside: Iterable[Any] = ()) -> Instances:
+    """Instances of a labels layer as it is now: of its session where it has one; else with the scores and classes it came with.
+
+    Labels of no file were drawn by a person, which their provenance says.
+    """
     session: Session | None = layer.metadata.get(KEY, {}).get("session")
     if session is not None:
         return session.instances()
     data = np.asarray(layer.data)
     if data.ndim not in (2, 3):
         raise InputError(f"The labels have {data.ndim} axes; two or three can be used.")
+    grid = grid_of(layer, data.shape, beside)
     about = layer.metadata.get(KEY, {}).get("instances")
-    return Instances.from_labels(data, grid_of(layer, data.shape), provenance=about.provenance if about else None)
+    if rejected := layer.metadata.get(KEY, {}).get("rejected"):  # in a session that was closed
+        data = np.where(np.isin(data, rejected), 0, data)
+    if about is None:
+        return Instances.from_labels(data, grid, provenance={"edited": True})
+    found = Instances.from_labels(data, grid, classes=about.classes, provenance=about.provenance)
+    ids = found.table["id"]
+    old = about.table.set_index("id")
+    number = {name: k for k, name in enumerate(about.classes, 1)}
+    scores = ids.map(old["score"]).to_numpy(np.float64)
+    kinds = [number.get(name, 1) for name in ids.map(old["class"])]
+    return Instances.from_labels(
+        data, grid, scores=scores, class_ids=kinds, classes=about.classes, provenance=about.provenance
+    )
 
 
 def letters(grid: Grid, shown: tuple[int, int]) -> tuple[str, str, str, str] | None:

@@ -73,7 +73,7 @@ class Session:
         self.rows: dict[int, Row] = {row.id: row for row in _rows(instances)}
         self._edits: list[Edit] = []
         self._position = 0
-        self._saved = 0
+        self._saved: Edit | None = None
         self._revision = len(self.rows)
         self._last = max(self.rows, default=0)
         if journal is not None:
@@ -90,7 +90,7 @@ class Session:
             "frame": self.grid.frame,
             "space": self.grid.space,
             "files": [str(Path(file).absolute()) for file in source.files] if source else [],
-            "image_sha256": source.content_hash() if source else None,
+            "image_sha256": source.content_hash() if source and source.files else None,
         }
 
     @classmethod
@@ -116,10 +116,10 @@ class Session:
         self = cls(empty, image)
         self.labels, self.rows, self.journal = labels, about["rows"], journal
         self._edits = list(journal.edits(shape))
-        for edit in self._edits[: about["position"]]:
+        self._position = min(about["position"], len(self._edits))
+        for edit in self._edits[: self._position]:
             edit.delta.apply(labels)
             self._exchange(edit.before, edit.after)
-        self._position = about["position"]
         every = [*self.rows.values(), *(r for e in self._edits for r in (*e.before.values(), *e.after.values()))]
         self._revision = max((row.revision for row in every), default=0)
         self._last = max((row.id for row in every), default=0)
@@ -144,11 +144,15 @@ class Session:
     @property
     def saved(self) -> bool:
         """Whether all steps in force are in files that a person saved."""
-        return self._saved == self._position
+        return self._saved is self._latest
 
     def mark_saved(self) -> None:
         """Remember that what there is now was saved."""
-        self._saved = self._position
+        self._saved = self._latest
+
+    @property
+    def _latest(self) -> Edit | None:
+        return self._edits[self._position - 1] if self._position else None
 
     def row(self, id: int) -> Row:
         """Return the row of an instance.
@@ -206,7 +210,7 @@ class Session:
         after : int32 array
             Labels of that place.
         **told
-            Values for rows of instances that are new: ``kind``.
+            Class of instances that are new: ``kind``; ``status`` of all whose voxels change.
 
         Returns
         -------
@@ -228,7 +232,7 @@ class Session:
         self._last = max(self._last, *ids)
         after = {}
         for id in ids:
-            if found := self._measured(id, before.get(id), place, told):
+            if found := self._row(id, before.get(id), place, told):
                 after[id] = found
         return self._push(Edit(name, delta, before, after))
 
@@ -243,6 +247,7 @@ class Session:
         whole = tuple(slice(0, n) for n in self.labels.shape)
         delta = Delta.between(self.labels, instances.labels, whole, self.labels.shape)
         delta.apply(self.labels)
+        self.provenance = dict(instances.provenance)
         before, after = dict(self.rows), {}
         for row in _rows(instances):
             self._revision += 1
@@ -272,6 +277,10 @@ class Session:
             if mine and self.journal is not None:
                 self._keep(partial(self.journal.amend, number, edit))
         self.changed.emit(Change(tuple(slice(0, 0) for _ in self.labels.shape), frozenset({id}), "score"))
+
+    def let_go(self) -> None:
+        """Free the network's maps: the window has left this session."""
+        self.maps = None
 
     def undo(self) -> Edit | None:
         """Take the last step back; None if there is none."""
@@ -325,7 +334,7 @@ class Session:
             self.journal = None
             self.complained.emit(f"{error}. Autosave is off; save your work now.")
 
-    def _measured(self, id: int, old: Row | None, changed: Place, told: Mapping[str, Any]) -> Row | None:
+    def _row(self, id: int, old: Row | None, changed: Place, told: Mapping[str, Any]) -> Row | None:
         """The row of an instance after its voxels changed in one place, or None if it is gone."""
         n = self.labels.ndim
         place = changed
@@ -350,6 +359,7 @@ class Session:
         base = old or Row(id, str(told.get("kind", self.classes[0])), None, 0, (), ())
         return base.changed(
             score=None,
+            status=told.get("status", base.status),
             voxels=count,
             centroid=tuple(centroid),
             box=(*lows, *highs),
@@ -372,14 +382,12 @@ class Session:
         labels = self.labels
         kept = {id: row for id, row in sorted(self.rows.items()) if rejected or row.status != "rejected"}
         if len(kept) < len(self.rows):
-            table = np.zeros(self._last + 1, np.int32)
-            ids = np.fromiter(kept, np.int64, len(kept))
-            table[ids] = ids
-            labels = table[labels]
+            labels = np.where(np.isin(labels, [id for id in self.rows if id not in kept]), np.int32(0), labels)
         number = {name: i for i, name in enumerate(self.classes, 1)}
-        edited = [id for id, row in kept.items() if row.edited]
         record: dict[str, Any] = {**self.provenance}
-        if edited:
+        before = record.get("edited", [])
+        edited = [id for id, row in kept.items() if row.edited or (isinstance(before, (list, tuple)) and id in before)]
+        if edited and before is not True:  # what somebody edited before this session stays edited
             record["edited"] = edited
         return Instances.from_labels(
             np.array(labels),

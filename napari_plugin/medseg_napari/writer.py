@@ -28,10 +28,14 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     layer = SimpleNamespace(
         data=np.asarray(data),
         metadata=meta.get("metadata", {}),
-        scale=meta.get("scale", ()),
-        units=meta.get("units", ("pixel",)),
+        scale=meta.get("scale", (1.0,) * np.ndim(data)),
+        units=meta.get("units", ("pixel",) * np.ndim(data)),
+        translate=meta.get("translate", (0.0,) * np.ndim(data)),
     )
-    instances = instances_of(layer)
+    import napari
+
+    viewer = napari.current_viewer()
+    instances = instances_of(layer, viewer.layers if viewer is not None else ())
     target = Path(path)
     session = about.get("session")
     image = session.image if session is not None else about.get("image")

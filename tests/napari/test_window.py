@@ -67,7 +67,7 @@ def test_a_first_image_from_open_to_files(window, tmp_path):
         direct = event
     np.testing.assert_array_equal(session.labels, direct.instances.labels)
     assert len(panel.instances.rows.ids) == len(session) == len(direct.instances) > 100
-    assert panel.instances.rows.value(1, "area_px") or panel.instances.rows.value(1, "voxels")
+    assert panel.instances.rows.value(1, "perimeter_px") > 0
     panel.save.folder.setText(str(tmp_path / "out"))
     show(panel, panel.save)
     window.push(panel.save.save)
@@ -375,8 +375,8 @@ def test_what_was_saved_is_not_offered_again(window, sessions, tmp_path):
     window.press("Delete")
     panel.save.folder.setText(str(tmp_path))
     window.push(panel.save.save)
-    panel.end()
-    assert not list(sessions.glob("*.session"))
+    window.viewer.window.remove_dock_widget(panel)  # as the X of the dock does
+    window.until(lambda: not list(sessions.glob("*.session")), 10)
 
 
 # --- review
@@ -549,18 +549,18 @@ def test_the_manifest_names_what_is_there():
         assert hasattr(importlib.import_module(module), name)
 
 
-def test_readers_are_asked_quickly_and_without_torch(tmp_path):
+def test_readers_are_asked_without_torch_napari_or_qt(tmp_path):
     import subprocess
     import sys
 
     for k in range(300):
         (tmp_path / f"{k}.txt").write_text("x")
     script = (
-        "import sys, time, json; begun = time.perf_counter()\n"
+        "import sys, json\n"
         "from medseg_napari.reader import get_reader\n"
-        f"found = get_reader({str(tmp_path)!r}); took = time.perf_counter() - begun\n"
+        f"found = get_reader({str(tmp_path)!r})\n"
         "heavy = [m for m in ('torch', 'monai', 'napari', 'qtpy', 'pandas') if m in sys.modules]\n"
-        "print(json.dumps([found is None, took, heavy]))"
+        "print(json.dumps([found is None, heavy]))"
     )
-    none, took, heavy = json.loads(subprocess.check_output([sys.executable, "-c", script], text=True))
+    none, heavy = json.loads(subprocess.check_output([sys.executable, "-c", script], text=True))
     assert none and not heavy

@@ -18,6 +18,8 @@ from medseg_napari import notices
 from medseg_napari.layers import KEY, placed
 from medseg_napari.session import Change, Session, start
 
+UNDO_KEYS = {"Control-Z": "undo", "Control-Shift-Z": "redo", "Control-Y": "redo"}
+
 
 class Bound:
     """Show a session as a labels layer.
@@ -35,6 +37,8 @@ class Bound:
         Of the layer.
     session : Session, optional
         One that goes on, in place of a new one.
+    like : dict, optional
+        Scale, translate and units of the layer, in place of those of the grid.
     """
 
     def __init__(
@@ -45,11 +49,12 @@ class Bound:
         maps: Maps | None,
         name: str,
         session: Session | None = None,
+        like: dict[str, Any] | None = None,
     ) -> None:
         self.viewer = viewer
         array = session.labels if session else np.array(instances.labels, order="C")  # type: ignore[union-attr]
         grid = session.grid if session else instances.grid  # type: ignore[union-attr]
-        self.layer = Labels(array, name=name, **placed(grid))
+        self.layer = Labels(array, name=name, **(placed(grid) | (like or {})))
         if session is None:
             assert instances is not None
             session = start(instances, image, maps, self.layer.data)
@@ -58,19 +63,24 @@ class Bound:
         session.labels = self.layer.data
         self.layer.metadata[KEY] = {"session": session, "image": image}
         viewer.add_layer(self.layer)
-        self._painting = self.layer.events.paint.connect(self._painted)
+        self.layer.events.paint.connect(self._painted)
+        self.layer.events.data.connect(self._replaced)
         session.changed.connect(self._draw)
         session.complained.connect(notices.problem)
-        for key, action in (("Control-Z", self.undo), ("Control-Shift-Z", self.redo), ("Control-Y", self.redo)):
-            self.layer.bind_key(key, lambda _, action=action: action(), overwrite=True)
+        for key, step in UNDO_KEYS.items():
+            self.layer.bind_key(key, lambda _, step=step: getattr(self, step)(), overwrite=True)
 
     def undo(self) -> None:
         """Take the last step back."""
+        if self.layer._block_history:  # a stroke is being drawn
+            return
         if self.session.undo() is None:
             notices.note("There is nothing to undo.")
 
     def redo(self) -> None:
         """Do it again."""
+        if self.layer._block_history:
+            return
         if self.session.redo() is None:
             notices.note("There is nothing to do again.")
 
@@ -94,6 +104,19 @@ class Bound:
         self.session.took("paint", delta)
         self.layer._reset_history()
 
+    def _replaced(self, event: Any) -> None:
+        """Another part of napari put an array in place of ours: what it changed is a step, and ours is put back."""
+        new, mine = self.layer.data, self.session.labels
+        if new is mine:
+            return
+        values = np.asarray(new)
+        if values.shape == mine.shape and values.dtype.kind in "iu":
+            whole = tuple(slice(0, n) for n in mine.shape)
+            self.session.commit("change", whole, values.astype(np.int32))
+        else:
+            notices.problem("The labels of a session keep their shape; what was put in their place is not taken over.")
+        self.layer.data = mine
+
     def colour_by(self, values: dict[int, float] | None) -> None:
         """Colour instances by numbers, dark to bright; by id without."""
         if values is None:
@@ -101,7 +124,7 @@ class Bound:
             return
         known = [v for v in values.values() if np.isfinite(v)]
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
-        colours: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
+        colours: dict[int | None, Any] = {None: "gray", 0: "transparent"}
         for id, value in values.items():
             share = (value - low) / (high - low) if high > low else 0.5
             colours[id] = (*_scale(share), 1.0) if np.isfinite(value) else (0.5, 0.5, 0.5, 1.0)
@@ -161,12 +184,16 @@ class Bound:
         """Let go of the layer. The session's file stays where it is to be offered again, else it goes."""
         if self._frame is not None and self._frame in self.viewer.layers:
             self.viewer.layers.remove(self._frame)
-        self.layer.events.paint.disconnect(self._painting)
+        self.layer.events.paint.disconnect(self._painted)
+        self.layer.events.data.disconnect(self._replaced)
+        for key in UNDO_KEYS:
+            self.layer.bind_key(key, None, overwrite=True)
         self.session.changed.disconnect()
         self.session.complained.disconnect()
-        about = {"instances": self.session.instances(rejected=True)}
+        rejected = [id for id, row in self.session.rows.items() if row.status == "rejected"]
+        about: dict[str, Any] = {"instances": self.session.instances(), "rejected": rejected}
         if self.session.image is not None:
-            about["image"] = self.session.image  # type: ignore[assignment]
+            about["image"] = self.session.image
         self.layer.metadata[KEY] = about
         if self.session.journal is not None:
             if keep:
@@ -174,6 +201,7 @@ class Bound:
             else:
                 self.session.journal.remove()
             self.session.journal = None
+        self.session.let_go()
 
 
 def _voxels(atom: Any) -> tuple[Any, Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,10 @@ import numpy as np
 from napari.layers import Labels, Points
 from qtpy.QtCore import QTimer
 
+from medseg.errors import InputError
+from medseg.instances import Instances
 from medseg_napari import commands, notices
+from medseg_napari.layers import image_of, transform
 from medseg_napari.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ class Hands:
         self.viewer = panel.viewer
         self.clicks: list[tuple[float, ...]] = []
         self.prompt: Prompt | None = None
+        self._over: Any = None  # the image layer that is clicked in
         self._marks: Points | None = None
         self._preview: Labels | None = None
         self.viewer.mouse_drag_callbacks.append(self._mouse)
@@ -68,7 +73,7 @@ class Hands:
             return
         where = bound.layer.world_to_data(position)
         if tool == "split":
-            self.clicks.append(tuple(where))
+            self.clicks.append(tuple(position))
             if not self.panel.chosen() and (id := bound.session.at(where)):
                 self.panel.choose([id])
             self._mark()
@@ -111,7 +116,8 @@ class Hands:
             ids = self.panel.chosen()
             bound = self.panel.bound
             if bound is not None:
-                self.panel.edit.guard(lambda: commands.split(bound.session, ids[0] if ids else 0, self.clicks))
+                clicks = [bound.layer.world_to_data(click) for click in self.clicks]
+                self.panel.edit.guard(lambda: commands.split(bound.session, ids[0] if ids else 0, clicks))
             self.panel.take("")
         elif tool in ("clicks", "box") and self.prompt is not None:
             self.panel.edit.guard(self._accept)
@@ -133,30 +139,29 @@ class Hands:
     # --- a mask by clicks in the image, without a model
 
     def _start(self) -> Prompt:
+        """Begin with the image that is chosen, at the time that is shown."""
         if self.prompt is None:
-            from medseg_napari.layers import image_of
-
-            bound = self.panel.bound
-            image = bound.session.image if bound and bound.session.image else image_of(self.panel.image_layer())
-            self.prompt = Prompt(image)
+            layer = self.panel.image_layer()
+            at = () if layer is None else layer.world_to_data(self.viewer.dims.point)
+            self.prompt, self._over = Prompt(image_of(layer, at)), layer
         return self.prompt
 
-    def _reference(self) -> Any:
-        bound = self.panel.bound
-        return bound.layer if bound and bound.session.image else self.panel.image_layer()
+    def _where(self, position: tuple[float, ...]) -> np.ndarray[Any, Any]:
+        """Voxel index in the image that is clicked; axes such as time come before and are left out."""
+        assert self.prompt is not None
+        return np.asarray(self._over.world_to_data(position))[-self.prompt.image.grid.ndim :]
 
     def _prompted(self, position: tuple[float, ...], outside: bool) -> None:
         prompt = self._start()
-        where = self._reference().world_to_data(position)[: prompt.image.grid.ndim]
+        where = self._where(position)
         prompt.click(where, inside=not outside)
-        self.clicks.append(tuple(where))
+        self.clicks.append(tuple(position))
         self._mark()
         self._show()
 
     def _boxed(self, first: tuple[float, ...], last: tuple[float, ...]) -> None:
         prompt = self._start()
-        layer, n = self._reference(), prompt.image.grid.ndim
-        prompt.box(layer.world_to_data(first)[:n], layer.world_to_data(last)[:n])
+        prompt.box(self._where(first), self._where(last))
         self._show()
         self.viewer.scene.camera.mouse_pan = True
         self.panel.tool = "clicks"
@@ -168,13 +173,8 @@ class Hands:
         mask, place = self.prompt.mask, self.prompt.place
         if self._preview is not None and self._preview in self.viewer.layers:
             self.viewer.layers.remove(self._preview)
-        layer = self._reference()
-        n = mask.ndim
-        start = np.asarray(layer.data_to_world([s.start for s in place]))[:n]
-        self._preview = Labels(
-            mask.astype(np.uint8), name="preview", scale=list(layer.scale[:n]), translate=start, opacity=0.5,
-            units=list(layer.units[:n]),
-        )  # fmt: skip
+        like = transform(self._over, self.prompt.image.grid.shape, [s.start for s in place])
+        self._preview = Labels(mask.astype(np.uint8), name="preview", opacity=0.5, **like)
         self._preview.metadata["medseg_help"] = True
         active = self.viewer.layers.selection.active
         self.viewer.add_layer(self._preview)
@@ -183,32 +183,45 @@ class Hands:
     def _accept(self) -> None:
         assert self.prompt is not None
         mask, place, image = self.prompt.mask, self.prompt.place, self.prompt.image
+        tool = self.panel.tool
         if self.panel.bound is None:
-            from medseg.instances import Instances
-
             empty = Instances.from_labels(np.zeros(image.grid.shape, np.int32), image.grid)
-            self.panel.opened(empty, image, None)
-            self.panel.tool = "clicks"
+            self.panel.opened(empty, image, None, like=transform(self._over, image.grid.shape))
         session = self.panel.session()
+        if not image.grid.matches(session.grid):  # clicked in another image, such as the PET beside the CT
+            whole = np.zeros(image.grid.shape, np.int32)
+            whole[place][mask] = 1
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what lies beyond the other image is not there to be kept
+                whole = Instances.from_labels(whole, image.grid).on(session.grid).labels
+            if not whole.any():
+                raise InputError("The object lies outside of the image that the instances are of.")
+            found = np.argwhere(whole)
+            place = tuple(slice(int(a), int(b) + 1) for a, b in zip(found.min(0), found.max(0), strict=True))
+            mask = whole[place] > 0
         commands.add(session, mask, place, "add by clicks")
         new = max(session.rows)
-        tool = self.panel.tool
-        self.put_down()
         self.panel.take(tool)
         self.panel.choose([new])
         notices.note(f"Instance {new} added")
 
     def _mark(self) -> None:
         """Show the clicks."""
-        layer = self._reference() if self.panel.tool in ("clicks", "box") else self.panel.needed().layer
-        points = [layer.data_to_world(click) for click in self.clicks]
+        points = np.asarray(self.clicks)
         if self._marks is None or self._marks not in self.viewer.layers:
             active = self.viewer.layers.selection.active
+            like = self._over if self.panel.tool in ("clicks", "box") else self.panel.needed().layer
+            size = 6 * float(min(like.scale[-2:]))
             self._marks = Points(
-                points, name="clicks", size=6 * float(min(layer.scale)), face_color="yellow", units=layer.units
+                points, name="clicks", size=size, face_color="yellow", units=self.viewer.layers[0].units
             )
             self._marks.metadata["medseg_help"] = True
             self.viewer.add_layer(self._marks)
             self.viewer.layers.selection.active = active
         else:
             self._marks.data = points
+
+    def end(self) -> None:
+        """Let go of the mouse."""
+        if self._mouse in self.viewer.mouse_drag_callbacks:
+            self.viewer.mouse_drag_callbacks.remove(self._mouse)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Shapes
+from qtpy.QtCore import QTimer
 
 from medseg_napari import calipers, notices
 
@@ -23,7 +25,8 @@ class Calipers:
         self.layer: Shapes | None = None
         self.id: int | None = None
         self._axes: list[str] = []
-        self._drawing = False
+        self._drawn: list[Any] = []
+        self._stale = self._writing = False
 
     def show(self, id: int) -> None:
         """Draw the axes of an instance and go to their slice."""
@@ -49,12 +52,16 @@ class Calipers:
             units=bound.layer.units,
         )
         self.panel.viewer.add_layer(self.layer)
+        self.layer.metadata["medseg_help"] = True
+        self._drawn = [np.array(line) for line in self.layer.data]
         self.layer.mode = "direct"
         self.layer.selected_data = set(range(len(data)))  # their ends can be dragged at once
         self.layer.events.data.connect(self._moved)
         world = bound.layer.data_to_world(data[0].mean(axis=0))
         for axis in self.panel.viewer.dims.not_displayed:
-            self.panel.viewer.dims.set_point(axis, world[axis - (self.panel.viewer.dims.ndim - len(world))])
+            offset = axis - (self.panel.viewer.dims.ndim - len(world))
+            if offset >= 0:
+                self.panel.viewer.dims.set_point(axis, world[offset])
 
     def hide(self) -> None:
         """Take the lines away."""
@@ -63,21 +70,40 @@ class Calipers:
             self.panel.viewer.layers.remove(self.layer)
         self.layer = self.id = None
 
+    def follow(self, ids: frozenset[int]) -> None:
+        """Draw anew what an edit or its undo has changed."""
+        bound = self.panel.bound
+        if self.layer is None or self.id not in ids or self._writing:
+            return
+        if bound is None or self.id not in bound.session.rows:
+            self.hide()
+        else:
+            self._stale = True  # until it is measured
+
+    def measured(self, ids: set[int]) -> None:
+        """Draw anew what was measured."""
+        if self._stale and self.id in ids and self.id is not None:
+            self._stale = False
+            self.panel.edit.guard(partial(self.show, self.id))
+
     def _moved(self, event: Any) -> None:
-        """Write back what was dragged; a line that was deleted or added is put right."""
+        """Write back the line that was dragged; one that was deleted is drawn again."""
         bound = self.panel.bound
         if bound is None or self.layer is None or self.id not in bound.session.rows:
             return
+        if len(self.layer.data) != len(self._axes):
+            QTimer.singleShot(0, lambda: self.panel.edit.guard(lambda: self.show(self.id or 0)))
+            return
         if str(getattr(event, "action", "changed")).split(".")[-1].lower() != "changed":
             return
-        if len(self.layer.data) != len(self._axes):
-            return
-        row = bound.session.rows[self.id]
         told: dict[str, Any] = {}
-        for axis, line in zip(self._axes, self.layer.data, strict=True):
-            ends = tuple(tuple(round(float(v), 4) for v in point) for point in np.asarray(line)[[0, -1]])
-            old = calipers.lines(self.panel.measured_of(self.id), row, bound.session.grid).get(axis)
-            if old is None or not np.allclose(ends, old, atol=1e-3):
-                told[axis] = ends
+        for axis, line, drawn in zip(self._axes, self.layer.data, self._drawn, strict=True):
+            if not np.allclose(line, drawn, atol=1e-3):
+                told[axis] = tuple(tuple(round(float(v), 4) for v in point) for point in np.asarray(line)[[0, -1]])
+        self._drawn = [np.array(line) for line in self.layer.data]
         if told:
-            bound.session.tell("move calipers", [self.id], **told)
+            self._writing = True
+            try:
+                bound.session.tell("move calipers", [self.id], **told)
+            finally:
+                self._writing = False

@@ -33,10 +33,8 @@ def turned(grid: Grid, axes: tuple[int, int]) -> tuple[str, str]:
 def face(viewer: Any, layer: Any) -> None:
     """Turn the view to the anatomy of a layer, and letter its edges."""
     grid = shown_grid(layer)
-    if grid is None or viewer.dims.ndisplay != 2:
-        return
-    axes = displayed(viewer.dims, grid)
-    if axes is not None:
+    axes = displayed(viewer.dims, grid) if grid is not None and viewer.dims.ndisplay == 2 else None
+    if grid is not None and axes is not None:
         viewer.scene.camera.orientation2d = turned(grid, axes)
     canvas = _canvas(viewer)
     if canvas is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from functools import partial
 from typing import Any
 
@@ -28,19 +29,23 @@ from medseg.image import Image
 from medseg.instances import Instances
 from medseg.pipeline import Maps
 from medseg_napari import calipers, commands, journal, measuring, notices, review
-from medseg_napari._qt.bound import Bound
+from medseg_napari._qt.bound import UNDO_KEYS, Bound
+from medseg_napari._qt.docked import Ending
+from medseg_napari._qt.edit import KEYS as EDIT_KEYS
 from medseg_napari._qt.edit import EditTab
 from medseg_napari._qt.hands import Hands
 from medseg_napari._qt.lines import Calipers
 from medseg_napari._qt.orient import face
+from medseg_napari._qt.reviewing import KEYS as REVIEW_KEYS
 from medseg_napari._qt.reviewing import ReviewTab
 from medseg_napari._qt.saving import SaveTab
 from medseg_napari._qt.segment import SegmentTab
 from medseg_napari._qt.table import InstancesTab, counted
 from medseg_napari.background import Background
-from medseg_napari.layers import KEY, grid_of, image_of, instances_of, micro, named, placed
+from medseg_napari.layers import KEY, grid_of, image_of, instances_of, micro, named, placed, transform
 from medseg_napari.session import Change, Session
 
+_REMEMBERED = 50_000  # states of instances whose measurements are kept for undo
 _FETCH = 50  # ms between two looks at what the background has done
 
 
@@ -59,6 +64,7 @@ class Panel(QWidget):
         self.viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self.bound: Bound | None = None
         self.tool = ""
+        self._ids: list[int] = []
         self.measures: dict[
             tuple[int, int], dict[str, Any]
         ] = {}  # by id and revision: undo finds what was measured before
@@ -76,6 +82,11 @@ class Panel(QWidget):
         self._fetch = QTimer(self, interval=_FETCH)
         self._fetch.timeout.connect(self._fetched)
         self._fetch.start()
+        for key, name in UNDO_KEYS.items():  # also while another layer is active
+            self.viewer.bind_key(key, lambda _, name=name: self.edit.act(name), overwrite=True)
+        for layer in self.viewer.layers:
+            layer.events.name.connect(self._layers_changed)
+        self._ending = Ending(self, self.viewer)
         self._layers_changed()
         self._offer()
 
@@ -129,17 +140,15 @@ class Panel(QWidget):
         return active if active in drawn else drawn[-1] if drawn else None
 
     def _layers_changed(self, event: Any = None) -> None:
+        if getattr(event, "type", "") == "inserted":
+            event.value.events.name.connect(self._layers_changed)
         for box, kind in ((self.images, ImageLayer), (self.labels, Labels)):
-            current = box.currentText()
-            names = [
-                layer.name
-                for layer in self.viewer.layers
-                if isinstance(layer, kind) and not layer.metadata.get("medseg_help")
-            ]
+            current = box.currentData()
             box.clear()
-            box.addItems(names)
-            if current in names:
-                box.setCurrentText(current)
+            for layer in self.viewer.layers:
+                if isinstance(layer, kind) and not layer.metadata.get("medseg_help"):
+                    box.addItem(layer.name, id(layer))
+            box.setCurrentIndex(max(0, box.findData(current)))
         if (layer := self.image_layer()) is not None:
             self.segment.suggest(layer)
             if self.bound is None:
@@ -154,7 +163,9 @@ class Panel(QWidget):
 
     def _deleted(self, bound: Bound) -> None:
         self.calipers.hide()
-        bound.close(keep=bool(bound.session.edits))
+        bound.close(keep=bool(bound.session.edits) and not bound.session.saved)
+        self.background.clear()
+        self._ids = []
         self._shown()
         self._offer()
 
@@ -190,22 +201,45 @@ class Panel(QWidget):
     # --- sessions
 
     def opened(
-        self, instances: Instances, image: Image | None, maps: Maps | None, session: Session | None = None
+        self,
+        instances: Instances | None,
+        image: Image | None,
+        maps: Maps | None,
+        session: Session | None = None,
+        like: dict[str, Any] | None = None,
     ) -> None:
-        """Begin to work on instances; what was worked on before stays as a plain layer."""
-        if self.bound is not None:
-            self.calipers.hide()
-            self.bound.close(keep=False)
+        """Begin to work on instances; what was worked on before stays as a plain layer, and on disk if it was not saved.
+
+        Parameters
+        ----------
+        instances, image, maps
+            For a new session.
+        session
+            One that goes on, in place of a new one.
+        like
+            Scale, translate and units of the layer that shows them, where that is not a layer of medseg.
+        """
+        self._leave()
         self.take("")
         name = self.images.currentText() or "image"
-        self.bound = Bound(self.viewer, instances, image, maps, f"{name} instances", session)
+        self.bound = Bound(self.viewer, instances, image, maps, f"{name} instances", session, like)
         self.bound.session.changed.connect(self._changed)
         self.viewer.layers.selection.active = self.bound.layer
         face(self.viewer, self.bound.layer)
-        self.measures.clear()
-        self.doubts.clear()
         self._shown()
         self._measure(set(self.bound.session.rows))
+        self._offer()
+
+    def _leave(self) -> None:
+        """Let go of the session that is open."""
+        self.background.clear()
+        self.measures.clear()
+        self.doubts.clear()
+        self._ids = []
+        if self.bound is not None:
+            bound, self.bound = self.bound, None
+            self.calipers.hide()
+            bound.close(keep=bool(bound.session.edits) and not bound.session.saved)
 
     def adopt(self) -> None:
         """Work on the labels layer that is chosen."""
@@ -214,15 +248,23 @@ class Panel(QWidget):
             raise InputError("There are no labels: open a label file first, or segment an image.")
         if self.bound is not None and layer is self.bound.layer:
             return
-        instances, image = instances_of(layer), None
+        instances, image = instances_of(layer, self.viewer.layers), None
         picture = self.image_layer()
         if picture is not None:
-            found = image_of(picture)
-            image = found if found.grid.matches(instances.grid) else None
-            if image is None:
+            found = image_of(picture, picture.world_to_data(self.viewer.dims.point))
+            image, before = found, len(instances)
+            if not found.grid.matches(instances.grid):
                 # on the image's grid, so that measurements and DICOM are of it
-                instances, image = instances.on(found.grid), found
-        self.opened(instances, image, None)
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    instances = instances.on(found.grid)
+                for text in dict.fromkeys(str(w.message) for w in caught):
+                    notices.note(text)
+            if before and not len(instances):
+                raise InputError("No instance of these labels lies in the image; choose the image they were drawn on.")
+        self.opened(
+            instances, image, None, like=None if picture is None else transform(picture, instances.labels.shape)
+        )
         layer.visible = False
 
     def redecoded(self, instances: Instances) -> None:
@@ -231,27 +273,26 @@ class Panel(QWidget):
         if not session.edits or session.edits[-1].name == "settings":
             session.replace("settings", instances)
 
-    def preview(self, grid: Grid) -> Any:
+    def preview(self, grid: Grid, like: dict[str, Any] | None = None) -> Any:
         """A labels layer for regions as they come, of no session."""
-        layer = Labels(np.zeros(grid.shape, np.int32), name="finding...", **placed(grid))
+        layer = Labels(np.zeros(grid.shape, np.int32), name="finding...", **(placed(grid) | (like or {})))
         layer.metadata["medseg_help"] = True
         self.viewer.add_layer(layer)
         return layer
 
     def _offer(self) -> None:
         """Offer to restore what an earlier session left."""
-        mine = self.bound.session.journal.path if self.bound and self.bound.session.journal else None
-        self._left = [path for path in journal.left_over() if path != mine]
+        self._left = journal.left_over()  # what a window has open is not among them
+        self._forget.setText("Forget")
         for widget in (self.banner, self._restore, self._forget):
             widget.setVisible(bool(self._left))
         if self._left:
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self._left[0].stat().st_mtime))
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(journal.touched(self._left[0])))
             self.banner.setText(f"Work of {when} was not saved.")
 
     def restore(self) -> None:
         """Go on with the newest session that did not end well."""
-        path = self._left[0]
-        found = Session.resume(path)
+        found = Session.resume(self._left[0])
         image = self._image_for(found)
         found.image = image
         if image is not None and not any(_shows(layer, image) for layer in self.viewer.layers):
@@ -259,42 +300,49 @@ class Panel(QWidget):
 
             for data, more, kind in of_image(image, "restored"):
                 getattr(self.viewer, f"add_{kind}")(data, **more)
-        self.opened(found.instances(), image, None, found)
-        self._offer()
+        self.opened(None, image, None, found)
 
     def _image_for(self, session: Session) -> Image | None:
-        """The image a restored session was of: one that is open, or read again where it still is."""
-        for layer in self.viewer.layers:
-            image = layer.metadata.get(KEY, {}).get("image")
-            if isinstance(layer, ImageLayer) and image is not None and image.grid == session.grid:
-                return image  # type: ignore[no-any-return]
+        """The image a restored session was of, told by its content: one that is open, or read again where it still is."""
         about = session.journal.about() if session.journal else {}
-        files = about.get("files") or []
-        if not files:
+        wanted, files = about.get("image_sha256"), about.get("files") or []
+        if not wanted:
+            notices.note("This session knows no image file; the instances are restored without an image.")
             return None
+        seen = [
+            layer.metadata.get(KEY, {}).get("image") for layer in self.viewer.layers if isinstance(layer, ImageLayer)
+        ]
+        for image in seen:
+            if image is not None and image.source is not None and image.source.content_hash() == wanted:
+                return _part_of(image, session.grid)
         from medseg import io
 
         try:
             image = io.load(files[0] if len(files) == 1 else files)
+            if image.source is not None and image.source.content_hash() == wanted:
+                return _part_of(image, session.grid)
         except (MedsegError, OSError):
-            notices.note("The image of this session is not where it was; the instances are restored without it.")
-            return None
-        return image if image.grid == session.grid else None
+            pass
+        notices.note("The image of this session is not where it was; the instances are restored without it.")
+        return None
 
     def _forgotten(self) -> None:
+        if self._forget.text() == "Forget":
+            self._forget.setText("Really forget?")
+            return
         if self._left:
-            for end in ("", "-wal", "-shm"):
-                self._left[0].with_name(self._left[0].name + end).unlink(missing_ok=True)
+            journal.forget(self._left[0])
         self._offer()
 
     # --- choosing and changing
 
     def chosen(self) -> list[int]:
-        """Ids that are chosen, in the table or by clicks."""
-        return [id for id in self.instances.chosen() if self.bound and id in self.bound.session.rows]
+        """Ids that are chosen, in the table or by clicks, also those that a filter hides."""
+        return [id for id in self._ids if self.bound and id in self.bound.session.rows]
 
     def choose(self, ids: list[int], from_table: bool = False) -> None:
         """Choose instances, everywhere."""
+        self._ids = list(ids)
         if not from_table:
             self.instances.choose(ids)
         if self.bound is not None:
@@ -310,8 +358,14 @@ class Panel(QWidget):
         if tool and tool not in ("clicks", "box") and self.bound is None:
             notices.problem("There are no instances to work on: segment an image, or open labels and press Work on it.")
             tool = ""
+        if tool and self.viewer.dims.ndisplay == 3:
+            notices.problem("Tools that need clicks work on slices; leave the 3-D view first.")
+            tool = ""
         self.tool = tool
         if tool:
+            for layer in self.viewer.layers:  # a brush in hand would paint
+                if getattr(layer, "mode", "pan_zoom") != "pan_zoom":
+                    layer.mode = "pan_zoom"
             self.hands.take_up()
         self.edit.tool_shown(tool)
         self.viewer.scene.camera.mouse_pan = tool not in ("line", "box")
@@ -334,6 +388,8 @@ class Panel(QWidget):
         self.instances.count.setText(counted(len(self.session())))
         self.review.told()
         if change.name != "score":
+            self.calipers.follow(change.ids)
+            self.calipers.measured({id for id in change.ids if self.measured_of(id)})
             self._measure(set(change.ids))
 
     def measured_of(self, id: int) -> dict[str, Any]:
@@ -359,47 +415,70 @@ class Panel(QWidget):
         session = self.bound.session if self.bound else None
         fresh: set[int] = set()
         for key, result in self.background.results():
+            if result is None or result[0] is not session:
+                continue
             if key == "settings":
-                if session is not None:
-                    self.redecoded(result)
+                self.redecoded(result[1])
                 continue
             of, row, values, score, doubt = result
-            if of is not session:
-                continue
             self.measures[(row.id, row.revision)] = values
+            while len(self.measures) > _REMEMBERED:
+                self.measures.pop(next(iter(self.measures)))
             self.doubts[row.id] = doubt
             fresh.add(row.id)
             if row.edited and row.score is None and score is not None:
                 of.amend(row.id, row.revision, score=score)
         if fresh:
             self.instances.rows.refresh(fresh)
+            self.calipers.measured(fresh)
 
     def _shown(self) -> None:
+        self.review.begin()
         self.instances.rows.reload()
         self.edit.shown()
         self.save.shown()
         self.segment.show_sliders()
         self.review.told()
 
-    def closeEvent(self, event: Any) -> None:
-        """End threads; edits that were not saved stay on disk and are offered next time."""
-        self.end()
-        super().closeEvent(event)
-
     def end(self) -> None:
-        """End what runs."""
+        """End threads, let go of napari; edits that were not saved stay on disk and are offered next time."""
         self._fetch.stop()
+        self.take("")
         self.segment.cancel()
+        self.segment.stop_timers()
+        events = self.viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            event.disconnect(self._layers_changed)
+        events.removed.disconnect(self._removed)
+        for layer in self.viewer.layers:
+            layer.events.name.disconnect(self._layers_changed)
+        self.hands.end()
+        for key in (*EDIT_KEYS.values(), *REVIEW_KEYS, *UNDO_KEYS):
+            self.viewer.bind_key(key, None, overwrite=True)
+        self._leave()
         self.background.close()
-        if self.bound is not None:
-            bound, self.bound = self.bound, None
-            bound.close(keep=bool(bound.session.edits) and not bound.session.saved)
 
 
-def _looked_at(session: Session, row: journal.Row, usual: tuple[float, float]) -> tuple[Any, ...]:
+def _part_of(image: Image, grid: Grid) -> Image | None:
+    """The image, or the part of it that has this grid (a region of interest)."""
+    if image.grid == grid:
+        return image
+    start = [round(float(i)) for i in image.grid.to_index(grid.to_world(np.zeros(grid.ndim)))]
+    stop = [a + n for a, n in zip(start, grid.shape, strict=True)]
+    if min(start) < 0 or any(b > n for b, n in zip(stop, image.grid.shape, strict=True)):
+        return None
+    part = image.crop(start, stop)
+    return part if part.grid.matches(grid) else None
+
+
+def _looked_at(session: Session, row: journal.Row, usual: tuple[float, float]) -> tuple[Any, ...] | None:
+    if session.rows.get(row.id) is not row:
+        return None
     score = measuring.score(session, row) if row.edited and row.score is None else None
     judged = row if score is None else row.changed(score=score)
-    return session, row, measuring.measured(session, row), score, review.doubt(session, judged, usual)
+    found = session, row, measuring.measured(session, row), score, review.doubt(session, judged, usual)
+    # the voxels may have changed under our hands: what was measured is then of neither state
+    return found if session.rows.get(row.id) is row else None
 
 
 def _shows(layer: Any, image: Image) -> bool:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from medseg_napari._qt.panel import Panel
 
 
+KEYS = {"Alt-Left": "back", "Alt-Right": "next", "Alt-Y": "accept", "Alt-N": "reject"}
+
+
 class ReviewTab(QWidget):
     """What is shown under "Review"."""
 
@@ -41,9 +44,13 @@ class ReviewTab(QWidget):
         box.addWidget(self.text)
         box.addLayout(row)
         box.addStretch()
-        keys = {"Alt-Left": self.back, "Alt-Right": self.next, "Alt-Y": self.accept, "Alt-N": self.reject}
-        for key, action in keys.items():
-            panel.viewer.bind_key(key, lambda _, action=action: action(), overwrite=True)
+        for key, name in KEYS.items():
+            panel.viewer.bind_key(key, lambda _, name=name: getattr(self, name)(), overwrite=True)
+
+    def begin(self) -> None:
+        """Start anew, with another session or none."""
+        self.current, self._seen = None, []
+        self.text.setText("")
 
     def next(self) -> None:
         """Go to the most doubtful one that was not decided and not just seen."""
@@ -77,7 +84,8 @@ class ReviewTab(QWidget):
 
     def _decide(self, command: object) -> None:
         bound = self.panel.bound
-        chosen = [self.current] if self.current is not None else self.panel.chosen()
+        # what a person clicked on since counts
+        chosen = self.panel.chosen() or ([self.current] if self.current is not None else [])
         if bound is None or not chosen or chosen[0] not in bound.session.rows:
             self.next()
             return

@@ -24,11 +24,13 @@ from superqt import QLabeledDoubleSlider, QLabeledSlider
 from medseg import heads, model, presets
 from medseg.errors import InputError, MedsegError
 from medseg.image import Image
-from medseg.pipeline import Finished, Progress, Region, Started, default_model
+from medseg.instances import Instances
+from medseg.pipeline import Finished, Progress, Region, Started
 from medseg.spec import HeadBase, ModelSpec, RunSpec
 from medseg_napari import notices
-from medseg_napari.layers import WINDOWS, image_of, limits
+from medseg_napari.layers import KEY, WINDOWS, image_of, limits, spatial, transform
 from medseg_napari.runner import Cancelled, Failed, Run
+from medseg_napari.session import Session
 
 if TYPE_CHECKING:
     from medseg_napari._qt.panel import Panel
@@ -49,6 +51,7 @@ class SegmentTab(QWidget):
         self._windows = 0
         self._preview: Any = None
         self._suggested: Any = None
+        self._like: dict[str, Any] | None = None
         self.models = QComboBox()
         self.models.addItems(list(presets.weights()))
         self.card = QLabel(wordWrap=True)
@@ -111,19 +114,22 @@ class SegmentTab(QWidget):
         )
 
     def suggest(self, layer: Any) -> None:
-        """Choose the model that fits an image nobody chose one for, and windows only for CT."""
+        """Choose the model that fits an image nobody chose one for, and windows only for CT; no voxel is read for it."""
         if layer is self._suggested:
             return
         self._suggested = layer
-        try:
-            image = image_of(layer)
-        except MedsegError:
+        image = layer.metadata.get(KEY, {}).get("image")
+        self.windows.setEnabled(image is not None and image.modality == "CT")
+        if image is not None and image.modality not in ("microscopy", "other"):
             return
-        self.windows.setEnabled(image.modality == "CT")
-        if image.modality in ("microscopy", "other"):
-            self.models.setCurrentText(
-                "cells2d" if image.grid.ndim == 2 and len(image.channels) > 1 else default_model(image)
-            )
+        several = len(image.channels) > 1 if image is not None else bool(layer.rgb)
+        flat = image.grid.ndim == 2 if image is not None else spatial(layer) == 2
+        self.models.setCurrentText("cells2d" if flat and several else "nuclei2d" if flat else "nuclei3d")
+
+    def stop_timers(self) -> None:
+        """Nothing is looked at any more."""
+        self._look.stop()
+        self._again.stop()
 
     def _windowed(self, name: str) -> None:
         layer = self.panel.image_layer()
@@ -144,7 +150,9 @@ class SegmentTab(QWidget):
             layer = self.panel.image_layer()
             at = () if layer is None else layer.world_to_data(self.panel.viewer.dims.point)
             image = image_of(layer, at)
+            start = self._box(image)[0] if self.region.isChecked() else (0,) * image.grid.ndim
             self._image = self._part(image)
+            self._like = transform(layer, image.grid.shape, start)
             options = RunSpec(device=self.device.currentText(), force=self.force.isChecked())  # type: ignore[arg-type]
             self.run = Run(self._image, self.models.currentText(), options, events)
         except (MedsegError, MemoryError) as error:
@@ -169,6 +177,7 @@ class SegmentTab(QWidget):
         layer = self.panel.image_layer()
         corners = [layer.world_to_data(shapes.data_to_world(point)) for shape in shapes.data for point in shape]
         shape = image.grid.shape
+        corners = [corner[-len(shape) :] for corner in corners]  # axes such as time come before
         low = [max(0, round(min(c[a] for c in corners))) for a in range(len(shape))]
         high = [min(n, round(max(c[a] for c in corners)) + 1) for a, n in enumerate(shape)]
         for axis, n in enumerate(shape):
@@ -214,7 +223,7 @@ class SegmentTab(QWidget):
         """Draw a region as it comes."""
         assert self._image is not None
         if self._preview is None:
-            self._preview = self.panel.preview(self._image.grid)
+            self._preview = self.panel.preview(self._image.grid, self._like)
         if self._preview not in self.panel.viewer.layers:
             return  # a person deleted it: the run goes on
         self._preview.data[region.place] = region.labels
@@ -230,7 +239,7 @@ class SegmentTab(QWidget):
         self.note.setText("; ".join(notes))
         assert self._image is not None
         image, maps = self._image, event.maps
-        self.panel.edit.guard(lambda: self.panel.opened(event.instances, image, maps))
+        self.panel.edit.guard(lambda: self.panel.opened(event.instances, image, maps, like=self._like))
         self.show_sliders()
         self.finished.emit()
 
@@ -303,7 +312,12 @@ class SegmentTab(QWidget):
             return
         head, least = self.settings()
         # beside the window; of several waiting settings the last counts
-        self.panel.background.put("settings", partial(bound.session.maps.decode, head, least))
+        self.panel.background.put("settings", partial(_again, bound.session, head, least))
+
+
+def _again(session: Session, head: HeadBase, least: float) -> tuple[Session, Instances] | None:
+    maps = session.maps
+    return None if maps is None else (session, maps.decode(head, least))
 
 
 HELP = {"min_score": "instances with a lower score are left out", "min_voxels": "smallest instance in voxels"}

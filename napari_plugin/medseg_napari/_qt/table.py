@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Rows(QAbstractTableModel):
         self.panel = panel
         self.ids: list[int] = []
         self.columns: list[str] = [*_FIRST, *_SAID]
+        self._known = set(self.columns)
 
     @property
     def session(self) -> Session | None:
@@ -47,21 +49,40 @@ class Rows(QAbstractTableModel):
         self.beginResetModel()
         session = self.session
         self.ids = sorted(session.rows) if session else []
-        measured = [name for values in self.panel.measures.values() for name in values if not _end(name)]
-        self.columns = [*_FIRST, *dict.fromkeys(measured), *_SAID]
+        self.columns = [*_FIRST, *_SAID]
+        self._known = set(self.columns)
+        for values in self.panel.measures.values():
+            self._learn(values)
         self.endResetModel()
 
+    def _learn(self, values: dict[str, Any]) -> bool:
+        """Make columns for what was measured; whether there were new ones."""
+        new = [name for name in values if name not in self._known and not _end(name)]
+        self._known |= set(new)
+        self.columns[-len(_SAID) : -len(_SAID)] = new
+        return bool(new)
+
     def refresh(self, ids: set[int]) -> None:
-        """Draw some rows again; all if rows came or went, or columns did."""
+        """Draw some rows again, and rows that came or went."""
         session = self.session
-        if session is None or set(self.ids) != set(session.rows):
+        if session is None:
             self.reload()
             return
-        if any(name not in self.columns for id in ids for name in self.panel.measured_of(id) if not _end(name)):
-            self.reload()
-            return
-        for line, id in enumerate(self.ids):
-            if id in ids:
+        if any([self._learn(self.panel.measured_of(id)) for id in ids]):
+            self.beginResetModel()
+            self.endResetModel()
+        for id in ids:
+            line = bisect_left(self.ids, id)
+            here = line < len(self.ids) and self.ids[line] == id
+            if here and id not in session.rows:
+                self.beginRemoveRows(QModelIndex(), line, line)
+                del self.ids[line]
+                self.endRemoveRows()
+            elif not here and id in session.rows:
+                self.beginInsertRows(QModelIndex(), line, line)
+                self.ids.insert(line, id)
+                self.endInsertRows()
+            elif here:
                 self.dataChanged.emit(self.index(line, 0), self.index(line, len(self.columns) - 1))
 
     def value(self, id: int, column: str) -> Any:
@@ -182,7 +203,7 @@ class InstancesTab(QWidget):
         self.rows.modelReset.connect(self._reset)
         self._reset()
 
-    def chosen(self) -> list[int]:
+    def marked(self) -> list[int]:
         """Ids of the marked lines."""
         lines = self.view.selectionModel().selectedRows()
         return [self.rows.ids[self.proxy.mapToSource(line).row()] for line in lines]
@@ -192,17 +213,17 @@ class InstancesTab(QWidget):
         self._quiet = True
         model = self.view.selectionModel()
         model.clearSelection()
+        flags = QItemSelectionModel.SelectionFlag.Select | QItemSelectionModel.SelectionFlag.Rows
         for id in ids:
             if id in self.rows.ids:
                 line = self.proxy.mapFromSource(self.rows.index(self.rows.ids.index(id), 0))
-                flags = QItemSelectionModel.SelectionFlag.Select | QItemSelectionModel.SelectionFlag.Rows
                 model.select(line, flags)
                 self.view.scrollTo(line)
         self._quiet = False
 
     def _selected(self) -> None:
         if not self._quiet:
-            self.panel.choose(self.chosen(), from_table=True)
+            self.panel.choose(self.marked(), from_table=True)
 
     def _clicked(self, index: QModelIndex) -> None:
         if self.panel.bound:
@@ -222,6 +243,7 @@ class InstancesTab(QWidget):
         self.colour.addItems(self.rows.columns)
         self.colour.setCurrentText(current or "id")
         self.count.setText(counted(len(self.rows.ids)))
+        self.choose(self.panel.chosen())
 
     def _coloured(self, column: str) -> None:
         bound = self.panel.bound

@@ -11,6 +11,7 @@ from napari.qt import QtViewer
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QSplitter, QVBoxLayout, QWidget
 
 from medseg_napari import notices
+from medseg_napari._qt.docked import Ending
 from medseg_napari._qt.orient import displayed, shown_grid, turned
 from medseg_napari.layers import KEY, named
 
@@ -108,6 +109,7 @@ class ThreeViews(QSplitter):
             view.model.dims.events.point.connect(lambda event, view=view: self._moved(view.model))
         self.viewer.dims.events.point.connect(self._main_moved)
         self.viewer.mouse_double_click_callbacks.append(self._jumped)
+        self._ending = Ending(self, self.viewer)
         self._crosses = [self._cross(model) for model in (self.viewer, *(view.model for view in self.views))]
         self._main_moved()
 
@@ -171,11 +173,6 @@ class ThreeViews(QSplitter):
         viewer.dims.point = tuple(event.position)
         self._moved(viewer)
 
-    def closeEvent(self, event: Any) -> None:
-        """Let go of the main viewer."""
-        self.end()
-        super().closeEvent(event)
-
     def end(self) -> None:
         """Let go of the main viewer."""
         self.viewer.dims.events.point.disconnect(self._main_moved)
@@ -222,6 +219,7 @@ class TwoDates(QWidget):
         self.viewer.mouse_drag_callbacks.append(self._clicked)
         self.model.mouse_drag_callbacks.append(self._clicked_there)
         self._there: Labels | None = None
+        self._ending = Ending(self, self.viewer)
         self._filled()
 
     def _filled(self, event: Any = None) -> None:
@@ -304,11 +302,6 @@ class TwoDates(QWidget):
         value = model.layers[name].get_value(event.position, world=True)
         if value:
             self.go_to(int(value), there)
-
-    def closeEvent(self, event: Any) -> None:
-        """Let go of the main viewer."""
-        self.end()
-        super().closeEvent(event)
 
     def end(self) -> None:
         """Let go of the main viewer."""
