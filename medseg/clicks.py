@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import edt
 import numpy as np
 import numpy.typing as npt
 
@@ -192,14 +191,13 @@ class Clicks:
             radii = self._around_first(centre, clicks, None)
         else:
             last = self._states[-1]
+            centre, radii = last.centre, last.radii
             margin, wrong = self._margin(place, inside, last)
-            click = Click(place, inside, margin)
-            if wrong and inside and margin > self._spacing.min():
-                click = Click(place, inside, margin, self._around(place, margin, last.clicks))
-            centre, clicks = last.centre, (*last.clicks, click)
-            radii = last.radii
-            if self._box is None:
-                radii = self._around_first(centre, clicks, last.radii)
+            part = inside and wrong and margin > self._spacing.min()
+            missed = self._around(place, margin, last.clicks) if part else None
+            clicks = (*last.clicks, Click(place, inside, margin, missed))
+            if wrong and not inside and self._box is None:
+                radii = self._around_first(centre, clicks, radii)
         self._states.append(self._settled(clicks, centre, radii))
 
     def undo(self) -> None:
@@ -219,7 +217,9 @@ class Clicks:
             raise InputError("The first click must be inside the object; or give a box.")
         place = (*(0,) * (3 - n), *index.tolist())
         if self._states and any(c.point == place and c.inside != inside for c in self._states[-1].clicks):
-            raise InputError(f"The voxel {tuple(index.tolist())} was clicked as inside and as outside; undo one of them.")
+            raise InputError(
+                f"The voxel {tuple(index.tolist())} was clicked as inside and as outside; undo one of them."
+            )
         if self._box is not None and inside and not all(a <= x < b for a, b, x in zip(*self._box, place, strict=True)):
             raise InputError(f"The click {tuple(index.tolist())} is inside the object but outside of the box.")
         return place
@@ -232,7 +232,9 @@ class Clicks:
         low, high = np.zeros(3, np.int64), np.ones(3, np.int64)
         low[3 - n :], high[3 - n :] = corners
         if (low < 0).any() or (high > self._shape).any() or (low >= high).any():
-            raise InputError(f"The box {corners.tolist()} is empty or not in the image of shape {self.image.grid.shape}.")
+            raise InputError(
+                f"The box {corners.tolist()} is empty or not in the image of shape {self.image.grid.shape}."
+            )
         return low, high
 
     def _values(self, low: Ints, high: Ints) -> tuple[npt.NDArray[np.float32], Ints]:
@@ -261,23 +263,21 @@ class Clicks:
         return surface.rays(flat, round(self.spec.rays * share * (1 / 3 if flat else 1)))
 
     def _around_first(self, centre: Floats, clicks: tuple[Click, ...], radii: Floats | None) -> Floats:
-        """Radii of the surface around the first click that all clicks allow."""
+        """Radii of the surface around the first click; missed parts have their own."""
+        binding = tuple(c for c in clicks if c.radii is None)
         span = None
-        if radii is not None:
+        if radii is not None:  # a leak: the object may be smaller than it seemed, but not larger
             mean = float(np.exp(np.log(radii).mean()))
             far = float(np.linalg.norm((np.array(clicks[-1].point) - centre) * self._spacing))
-            # a click that corrects lets the object grow, or shrink, but not the other way
-            if clicks[-1].inside:
-                span = mean, max(mean, min(1.5 * mean, far))
-            else:
-                span = min(mean, max(far - 2 * clicks[-1].margin, 0.3 * far)), mean
+            span = min(mean, max(far - 2 * clicks[-1].margin, 0.3 * far)), mean
         around = self._rays()
         whole = float(np.linalg.norm(self._shape * self._spacing))
         reach = self.spec.reach * float(self._spacing.min()) if self._along is None else float(self._along.radii[-1])
         while True:
             if self._along is None:
                 self._along = self._profiles(centre, around, min(reach, whole))
-            found = surface.fit(self._along, around, self._spacing, self._ruled_out(self._along, around, centre, clicks), span)
+            ruled_out = self._ruled_out(self._along, around, centre, binding)
+            found = surface.fit(self._along, around, self._spacing, ruled_out, span)
             if np.exp(np.log(found).mean()) < 0.6 * reach or reach >= whole:
                 return found
             reach, self._along = 2 * reach, None  # the object may go on where nothing was read
@@ -299,12 +299,12 @@ class Clicks:
         """Distance of a click to the present border, at most a voxel if it is right already; and whether it was wrong."""
         low, mask = last.result
         index = np.array(place) - low
-        nearest = np.clip(index, 0, np.array(mask.shape) - 1)
-        beyond = float(np.linalg.norm((index - nearest) * self._spacing))
-        here = bool(mask[tuple(nearest)]) and beyond == 0
-        side = np.ascontiguousarray(mask if here else ~mask).astype(np.uint8)
-        away = edt.edt(side, anisotropy=tuple(self._spacing.tolist()), parallel=1)
-        margin = float(away[tuple(nearest)]) + beyond
+        here = bool(((index >= 0) & (index < mask.shape)).all()) and bool(mask[tuple(index)])
+        axes = [((np.arange(n) - i) * s) ** 2 for n, i, s in zip(mask.shape, index, self._spacing, strict=True)]
+        squares = axes[0][:, None, None] + axes[1][:, None] + axes[2]
+        margin = float(np.sqrt(squares[mask != here].min(initial=np.inf)))
+        if not np.isfinite(margin):  # all that was looked at is the object
+            margin = float(np.sqrt(squares.max()))
         wrong = here != inside
         return (margin if wrong else min(margin, float(self._spacing.min()))), wrong
 

@@ -63,8 +63,8 @@ def odds(values: NDArray[Any], inside: NDArray[Any], outside: NDArray[Any], limi
     shares = []
     for weight in (inside, outside):
         counts = np.bincount(bins.ravel(), weight.ravel().astype(np.float64), _BINS)
-        counts = np.convolve(np.pad(counts, 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
-        shares.append(counts / max(counts.sum(), 1e-9) + _DOUBT)
+        smooth = np.convolve(np.pad(counts, 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
+        shares.append(smooth / max(smooth.sum(), 1e-9) + _DOUBT)
     return np.asarray(np.clip(np.log(shares[0] / shares[1]), -limit, limit)[bins])
 
 
@@ -96,13 +96,13 @@ def cut(cost: Float32s, image: Float32s, spacing: Floats, smooth: float, rounds:
     step = np.diff(image, axis=2)
     usual = 1.5 * float(np.sqrt(np.mean(step**2))) if step.size else 0.0
     inside = (cost < 0).astype(np.float32)
-    _descend(inside, cost, image, smooth / spacing, max(usual, 1e-6), rounds)
+    _descend(inside, cost, image, max(smooth, 1e-6) / spacing, max(usual, 1e-6), rounds)
     return inside
 
 
 @compiled
-def _prices(image: Any, least: Any, usual: float) -> Any:
-    """Price of a border between a voxel and the next along each axis; 0 past the last."""
+def _cheapness(image: Any, dearest: Any, usual: float) -> Any:
+    """One over the price of a border between a voxel and the next along each axis; 0 past the last."""
     out = np.zeros((3, *image.shape), dtype=np.float32)
     size = image.shape
     for z in range(size[0]):
@@ -113,14 +113,15 @@ def _prices(image: Any, least: Any, usual: float) -> Any:
                     a, b, c = z + (axis == 0), y + (axis == 1), x + (axis == 2)
                     if a < size[0] and b < size[1] and c < size[2]:
                         change = (image[a, b, c] - here) / usual
-                        out[axis, z, y, x] = least[axis] * (_FLAT + (1 - _FLAT) * np.exp(-change * change / 2))
+                        share = _FLAT + (1 - _FLAT) * np.exp(-change * change / 2)
+                        out[axis, z, y, x] = 1 / (dearest[axis] * share)
     return out
 
 
 @compiled
-def _descend(inside: Any, cost: Any, image: Any, least: Any, usual: float, rounds: int) -> None:
-    price = _prices(image, least, usual)
-    flow = np.zeros_like(price)
+def _descend(inside: Any, cost: Any, image: Any, dearest: Any, usual: float, rounds: int) -> None:
+    cheap = _cheapness(image, dearest, usual)
+    flow = np.zeros_like(cheap)
     ahead = inside.copy()
     nz, ny, nx = cost.shape
     step, one, none = np.float32(0.28), np.float32(1), np.float32(0)  # just under 1 / sqrt(12), where it converges
@@ -130,15 +131,15 @@ def _descend(inside: Any, cost: Any, image: Any, least: Any, usual: float, round
                 for x in range(nx):
                     here = ahead[z, y, x]
                     a = b = c = excess = none
-                    if price[0, z, y, x] > 0:
+                    if cheap[0, z, y, x] > 0:
                         a = flow[0, z, y, x] + step * (ahead[z + 1, y, x] - here)
-                        excess += (a / price[0, z, y, x]) ** 2
-                    if price[1, z, y, x] > 0:
+                        excess += (a * cheap[0, z, y, x]) ** 2
+                    if cheap[1, z, y, x] > 0:
                         b = flow[1, z, y, x] + step * (ahead[z, y + 1, x] - here)
-                        excess += (b / price[1, z, y, x]) ** 2
-                    if price[2, z, y, x] > 0:
+                        excess += (b * cheap[1, z, y, x]) ** 2
+                    if cheap[2, z, y, x] > 0:
                         c = flow[2, z, y, x] + step * (ahead[z, y, x + 1] - here)
-                        excess += (c / price[2, z, y, x]) ** 2
+                        excess += (c * cheap[2, z, y, x]) ** 2
                     shrink = one / np.sqrt(excess) if excess > one else one
                     flow[0, z, y, x], flow[1, z, y, x], flow[2, z, y, x] = a * shrink, b * shrink, c * shrink
         for z in range(nz):

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import edt
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 from medseg.ops import components
 from medseg.ops.cut import coarse, cut, fine, odds
@@ -33,7 +34,7 @@ _PULL = 4.0  # log odds next to what a click is sure of; fades over the same dis
 _SURE = 50.0  # log odds of what a click is sure of
 _BLUR = 0.7  # of the image in voxels: intensities are of neighbourhoods
 _TURNS = 2  # times that intensities and border are taken anew
-_ROUNDS = 80  # of the cut
+_ROUNDS = 60  # of the cut
 
 
 class Click(NamedTuple):
@@ -55,7 +56,9 @@ class Settled(NamedTuple):
 class Scene(NamedTuple):
     """An image."""
 
-    read: Callable[[Ints, Ints], tuple[Float32s, Ints]]  # voxels that hold what lies between two corners, and their start
+    read: Callable[
+        [Ints, Ints], tuple[Float32s, Ints]
+    ]  # voxels that hold what lies between two corners, and their start
     shape: Ints  # (3,)
     spacing: Floats  # (3,)
 
@@ -78,7 +81,7 @@ class _Lattice(NamedTuple):
     shape: tuple[int, ...]
     spacing: Floats
 
-    def index(self, point: Sequence[float] | Floats) -> Floats:
+    def at(self, point: npt.ArrayLike) -> Floats:
         """Where a voxel of the image lies."""
         return np.asarray((np.asarray(point, np.float64) - self.low + 0.5) / self.factors - 0.5)
 
@@ -113,12 +116,12 @@ def settle(
     size = float(np.exp(np.log(parts[0][2]).mean()))
     deep = np.full(lattice.shape, -np.inf, np.float32)
     for centre, around, radii in parts:
-        here = depth(lattice.shape, lattice.spacing, lattice.index(centre), around, radii)
+        here = depth(lattice.shape, lattice.spacing, lattice.at(centre), around, radii)
         deep = np.maximum(deep, here)
     pull, sure = _clicked(lattice, deep, clicks, settings.spread)
     if box is not None:
         inner = np.zeros(lattice.shape, bool)
-        first, last = lattice.index(box[0]), lattice.index(box[1] - 1)
+        first, last = lattice.at(box[0]), lattice.at(box[1] - 1)
         inner[tuple(slice(max(0, round(a)), max(0, round(b) + 1)) for a, b in zip(first, last, strict=True))] = True
         sure[~inner] = -1
         deep[~inner] = np.minimum(deep[~inner], -2 * _RIM)
@@ -161,7 +164,7 @@ def _clicked(
     axes = np.ogrid[tuple(slice(size) for size in lattice.shape)]
     least = 0.75 * float(lattice.spacing.min())
     for click in clicks:
-        at = lattice.index(click.point)
+        at = lattice.at(click.point)
         away = np.sqrt(sum(((a - b) * s) ** 2 for a, b, s in zip(axes, at, lattice.spacing, strict=True)))
         known = spread * click.margin
         if click.radii is not None:  # the missed part may be smaller than the way to the present border
@@ -185,9 +188,9 @@ def _parted(
         inside = _samples((shape > _RIM) & (sure >= 0), sure > 0)
         outside = _samples((shape < -_RIM) & (shape > -_FAR) & (sure <= 0), sure < 0)
         likely = odds(image, inside, outside, _LIMIT) if inside.any() and outside.any() else 0.0
-        gain = likely + settings.shape * np.clip(shape, -_DEEP, _DEEP) + pull
-        gain = np.where(sure == 0, gain, sure * _SURE)
-        member = cut((-gain).astype(np.float32), image, spacing, settings.smooth, _ROUNDS)
+        gain = np.asarray(likely + settings.shape * np.clip(shape, -_DEEP, _DEEP) + pull, np.float32)
+        gain[sure != 0] = _SURE * sure[sure != 0]
+        member = cut(-gain, image, spacing, settings.smooth, _ROUNDS)
         if turn + 1 < _TURNS:
             shape = (deep + np.clip(_signed(member > 0.5, spacing), -_DEEP, _DEEP)) / 2
     return member
@@ -228,8 +231,16 @@ def _connected(mask: Bools, low: Ints, clicks: Sequence[Click]) -> Bools:
         mask = np.isin(labels, [labels[at] for at, inside in marks if inside])
     else:
         mask = components.largest_of(mask)
-    mask = binary_fill_holes(mask[0])[None] if mask.shape[0] == 1 else binary_fill_holes(mask)
+    mask = _without_holes(mask)
     for at, inside in marks:
         mask[at] = inside
     mask.flags.writeable = False
     return np.asarray(mask)
+
+
+def _without_holes(mask: Bools) -> Bools:
+    """Fill what is enclosed; in a plane, what is enclosed in it."""
+    around = [(int(size > 1 or axis > 0),) * 2 for axis, size in enumerate(mask.shape)]
+    beside = components.label(~np.pad(mask, around))
+    inner = tuple(slice(before, size + before) for (before, _), size in zip(around, mask.shape, strict=True))
+    return np.asarray(beside[inner] != beside[0, 0, 0])

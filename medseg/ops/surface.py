@@ -59,11 +59,12 @@ def rays(flat: bool, count: int) -> Rays:
     number = np.arange(count)
     if flat:
         angle = number * 2 * np.pi / count
-        directions = np.stack([np.zeros(count), np.sin(angle), np.cos(angle)], axis=1)
+        parts = [np.zeros(count), np.sin(angle), np.cos(angle)]
     else:
         height = 1 - (2 * number + 1) / count
-        angle, ring = np.pi * (1 + 5**0.5) * (number + 0.5), np.sqrt(1 - height**2)
-        directions = np.stack([height, ring * np.sin(angle), ring * np.cos(angle)], axis=1)
+        turn, ring = np.pi * (1 + 5**0.5) * (number + 0.5), np.sqrt(1 - height**2)
+        parts = [height, ring * np.sin(turn), ring * np.cos(turn)]
+    directions: Floats = np.stack(parts, axis=1).astype(np.float64)
     closeness = directions @ directions.T
     np.fill_diagonal(closeness, -2)
     return Rays(directions, np.argsort(-closeness, axis=1, kind="stable")[:, : 2 if flat else 6])
@@ -87,7 +88,7 @@ def profiles(values: Float32s, spacing: Floats, centre: Floats, around: Rays, re
     """
     least = float(spacing.min())
     count = max(int(np.log(reach / least) / np.log(FACTOR)) + 1, _WINDOW + 6)
-    radii = least * FACTOR ** np.arange(count)
+    radii = np.asarray(least * FACTOR ** np.arange(count), np.float64)
     # the gap of neighbouring rays is about .22 of the radius
     level = np.maximum(0, np.floor(np.log2(np.maximum(0.22 * radii / least, 1)) + 0.25)).astype(int)
     found = np.empty((len(around.directions), count), np.float32)
