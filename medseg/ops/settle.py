@@ -183,16 +183,19 @@ def _parted(
     image: Float32s, deep: Float32s, pull: Float32s, sure: NDArray[np.int8], spacing: Floats, settings: Settings
 ) -> Float32s:
     """Membership of each voxel. Spacing is in radii of the object, so that all objects are one size."""
-    shape, member = deep, deep
+    shape: Float32s = deep
+    member = deep
+    likely: Floats | float
+    gain: NDArray[np.floating]
     for turn in range(_TURNS):
         inside = _samples((shape > _RIM) & (sure >= 0), sure > 0)
         outside = _samples((shape < -_RIM) & (shape > -_FAR) & (sure <= 0), sure < 0)
         likely = odds(image, inside, outside, _LIMIT) if inside.any() and outside.any() else 0.0
-        gain = np.asarray(likely + settings.shape * np.clip(shape, -_DEEP, _DEEP) + pull, np.float32)
-        gain[sure != 0] = _SURE * sure[sure != 0]
-        member = cut(-gain, image, spacing, settings.smooth, _ROUNDS)
+        gain = likely + settings.shape * np.clip(shape, -_DEEP, _DEEP) + pull
+        gain = np.asarray(np.where(sure == 0, gain, _SURE * sure))
+        member = cut(-gain.astype(np.float32), image, spacing, settings.smooth, _ROUNDS)
         if turn + 1 < _TURNS:
-            shape = (deep + np.clip(_signed(member > 0.5, spacing), -_DEEP, _DEEP)) / 2
+            shape = ((deep + np.clip(_signed(member > 0.5, spacing), -_DEEP, _DEEP)) / 2).astype(np.float32)
     return member
 
 
