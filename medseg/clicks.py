@@ -193,9 +193,9 @@ class Clicks:
             last = self._states[-1]
             centre, radii = last.centre, last.radii
             margin, wrong = self._margin(place, inside, last)
-            part = inside and wrong and margin > self._spacing.min()
-            missed = self._around(place, margin, last.clicks) if part else None
-            clicks = (*last.clicks, Click(place, inside, margin, missed))
+            part = wrong and margin > self._spacing.min()
+            own = self._around(place, margin, inside, last.clicks) if part else None
+            clicks = (*last.clicks, Click(place, inside, margin, own))
             if wrong and not inside and self._box is None:
                 radii = self._around_first(centre, clicks, radii)
         self._states.append(self._settled(clicks, centre, radii))
@@ -264,7 +264,7 @@ class Clicks:
 
     def _around_first(self, centre: Floats, clicks: tuple[Click, ...], radii: Floats | None) -> Floats:
         """Radii of the surface around the first click; missed parts have their own."""
-        binding = tuple(c for c in clicks if c.radii is None)
+        binding = tuple(c for c in clicks if c.radii is None or not c.inside)
         span = None
         if radii is not None:  # a leak: the object may be smaller than it seemed, but not larger
             mean = float(np.exp(np.log(radii).mean()))
@@ -282,11 +282,13 @@ class Clicks:
                 return found
             reach, self._along = 2 * reach, None  # the object may go on where nothing was read
 
-    def _around(self, place: tuple[int, ...], margin: float, clicks: tuple[Click, ...]) -> Floats:
-        """Radii of the surface of a missed part around a click, which is hardly wider than the way to the present border."""
+    def _around(self, place: tuple[int, ...], margin: float, inside: bool, clicks: tuple[Click, ...]) -> Floats:
+        """Radii of the surface around a click of what is wrong, which is hardly wider than the way to the present border."""
         centre, around = np.array(place, np.float64), self._rays(0.5)
         along = self._profiles(centre, around, min(5 * margin, self.spec.reach * float(self._spacing.min())))
-        ruled_out = self._ruled_out(along, around, centre, tuple(c for c in clicks if not c.inside))
+        ruled_out = self._ruled_out(
+            along, around, centre, tuple(c._replace(inside=False) for c in clicks if c.inside != inside)
+        )
         return surface.fit(along, around, self._spacing, ruled_out, (1e-9, 1.2 * margin))
 
     def _ruled_out(
@@ -316,7 +318,9 @@ class Clicks:
 
     def _settled(self, clicks: tuple[Click, ...], centre: Floats, radii: Floats) -> _State:
         parts = [(centre, self._rays(), radii)]
-        parts += [(np.array(c.point, float), self._rays(0.5), c.radii) for c in clicks if c.radii is not None]
+        parts += [
+            (np.array(c.point, float), self._rays(0.5), c.radii) for c in clicks if c.inside and c.radii is not None
+        ]
         settings = Settings(self.spec.voxels, self.spec.shape, self.spec.smooth, self.spec.spread)
         result = settle(Scene(self._values, self._shape, self._spacing), parts, clicks, self._box, settings)
         return _State(clicks, centre, radii, result)

@@ -43,7 +43,7 @@ class Click(NamedTuple):
     point: tuple[int, ...]  # (z, y, x)
     inside: bool
     margin: float = 0.0  # how far away the border was then
-    radii: Floats | None = None  # surface of the missed part around it
+    radii: Floats | None = None  # surface around it of what was wrong
 
 
 class Settled(NamedTuple):
@@ -167,15 +167,17 @@ def _clicked(
         at = lattice.at(click.point)
         away = np.sqrt(sum(((a - b) * s) ** 2 for a, b, s in zip(axes, at, lattice.spacing, strict=True)))
         known = spread * click.margin
-        if click.radii is not None:  # the missed part may be smaller than the way to the present border
-            known = min(known, spread * float(np.quantile(click.radii, 0.2)))
+        if click.radii is not None:  # what is wrong may be smaller than the way to the present border
+            known = min(known, spread * float(np.median(click.radii)))
         known = max(known, least)
         side = 1 if click.inside else -1
         sure[away <= known] = side
         near = np.clip(2 - away / known, 0, 1)
         pull[...] = np.where(near > 0, pull * (1 - near) + side * _PULL * near, pull)
         if not click.inside and known > least:
-            np.minimum(deep, np.log(np.maximum(away, 1e-6) / click.margin), out=deep, casting="same_kind")
+            np.minimum(
+                deep, np.log(np.maximum(away, 1e-6) / (known / max(spread, 1e-3))), out=deep, casting="same_kind"
+            )
     return pull, sure
 
 
