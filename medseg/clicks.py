@@ -17,7 +17,7 @@ import numpy.typing as npt
 from medseg.errors import InputError
 from medseg.image import Image
 from medseg.ops import surface
-from medseg.ops.settle import Click, Scene, Settings, Settled, settle
+from medseg.ops.settle import Click, Scene, Settings, Settled, settle, to_border
 from medseg.spec import ClickSpec
 
 Mask = npt.NDArray[np.bool_]
@@ -35,7 +35,7 @@ def region(
     box: tuple[Sequence[int], Sequence[int]] | None = None,
     spec: ClickSpec | None = None,
 ) -> tuple[Mask, Place]:
-    """Return the mask of the object that clicks or a box mean.
+    """Return the mask of the object that clicks, or a box, point at.
 
     Parameters
     ----------
@@ -186,13 +186,13 @@ class Clicks:
         """
         place = self._checked(point, inside)
         if not self._states:
-            centre = np.array(place, np.float64)
+            centre, self._along = np.array(place, np.float64), None
             clicks: tuple[Click, ...] = (Click(place, True),)
             radii = self._around_first(centre, clicks, None)
         else:
             last = self._states[-1]
             centre, radii = last.centre, last.radii
-            margin, wrong = self._margin(place, inside, last)
+            margin, wrong = to_border(last.result, place, inside, self._spacing)
             part = wrong and margin > self._spacing.min()
             own = self._around(place, margin, inside, last.clicks) if part else None
             clicks = (*last.clicks, Click(place, inside, margin, own))
@@ -296,19 +296,6 @@ class Clicks:
     ) -> Mask:
         borders = [((np.array(c.point) - centre) * self._spacing, _SURE * c.margin, c.inside) for c in clicks]
         return surface.forbidden(along, around, borders)
-
-    def _margin(self, place: tuple[int, ...], inside: bool, last: _State) -> tuple[float, bool]:
-        """Distance of a click to the present border, at most a voxel if it is right already; and whether it was wrong."""
-        low, mask = last.result
-        index = np.array(place) - low
-        here = bool(((index >= 0) & (index < mask.shape)).all()) and bool(mask[tuple(index)])
-        axes = [((np.arange(n) - i) * s) ** 2 for n, i, s in zip(mask.shape, index, self._spacing, strict=True)]
-        squares = axes[0][:, None, None] + axes[1][:, None] + axes[2]
-        margin = float(np.sqrt(squares[mask != here].min(initial=np.inf)))
-        if not np.isfinite(margin):  # all that was looked at is the object
-            margin = float(np.sqrt(squares.max()))
-        wrong = here != inside
-        return (margin if wrong else min(margin, float(self._spacing.min()))), wrong
 
     def _from_box(self, low: Ints, high: Ints) -> _State:
         """Start from the ellipsoid in a box."""

@@ -78,12 +78,13 @@ def test_what_was_clicked_inside_is_in_the_mask_and_what_outside_is_not(scene, f
 
 @pytest.mark.parametrize("spacing", [(3.0, 1.0, 1.0), (1.0, 2.0, 1.0), (2.0, 2.0, 2.0)])
 def test_the_result_is_the_same_in_space_whatever_the_voxels(spacing):
+    """Voxels of 2 mm of an object of 14 mm leave a half of them on its border: Dice .87 is a third of a voxel."""
     fine_image, _ = phantom(noise=0.2)
     image, truth = phantom(spacing, noise=0.2)
     click = tuple(round(c / s) for c, s in zip((19, 20, 18), spacing, strict=True))
     found, reference = whole(image, region(image, [click])), whole(fine_image, region(fine_image, [(19, 20, 18)]))
     there = [np.round(np.arange(n) * s).astype(int).clip(0, 39) for n, s in zip(truth.shape, spacing, strict=True)]
-    assert dice(found, reference[np.ix_(*there)]) > 0.9
+    assert dice(found, reference[np.ix_(*there)]) > 0.87
     assert found.sum() * np.prod(spacing) == pytest.approx(reference.sum(), rel=0.15)
 
 
@@ -129,7 +130,7 @@ def test_a_hole_is_filled_and_a_click_in_it_opens_it():
     filled = whole(image, region(image, box=((20, 20), (61, 61))))
     assert filled[40, 40]
     opened = whole(image, region(image, outside=[(40, 40)], box=((20, 20), (61, 61))))
-    assert not opened[38:43, 38:43].any() and opened[40, 28]
+    assert not opened[38:43, 38:43].any() and opened[(far > 8) & (far < 18)].mean() > 0.9
 
 
 def test_a_leak_is_taken_back_and_a_missed_part_is_added():
@@ -158,6 +159,10 @@ def test_undo_goes_back_click_by_click(scene):
     session.undo()
     session.undo()
     assert not session.started
+    session.add((5, 35, 35))  # another first click is not seen from the place of the one taken back
+    other = Clicks(image)
+    other.add((5, 35, 35))
+    assert (session.full() == other.full()).all()
 
 
 def test_an_object_larger_than_the_first_look_is_found_whole():
@@ -185,7 +190,7 @@ def test_an_image_of_one_value_gives_a_mask_that_holds_the_click():
 @pytest.mark.parametrize(
     ("clicks", "message"),
     [
-        ({}, "neither|no click"),
+        ({}, "no click inside and no box"),
         ({"outside": [(1, 1, 1)]}, "first click must be inside"),
         ({"inside": [(40, 1, 1)]}, "outside of the image"),
         ({"inside": [(-1, 1, 1)]}, "outside of the image"),

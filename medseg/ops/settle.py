@@ -53,6 +53,17 @@ class Settled(NamedTuple):
     mask: Bools
 
 
+def to_border(settled: Settled, point: tuple[int, ...], inside: bool, spacing: Floats) -> tuple[float, bool]:
+    """Distance of a click to the border of a mask, at most a voxel if the click is right; and whether the mask was wrong there."""
+    mask, index = settled.mask, np.array(point) - settled.low
+    here = bool(((index >= 0) & (index < mask.shape)).all()) and bool(mask[tuple(index)])
+    axes = [((np.arange(n) - i) * s) ** 2 for n, i, s in zip(mask.shape, index, spacing, strict=True)]
+    squares = axes[0][:, None, None] + axes[1][:, None] + axes[2]
+    other = squares[mask != here]
+    far = float(np.sqrt(other.min() if other.size else squares.max()))  # else all that was looked at is the object
+    return (far, True) if here != inside else (min(far, float(spacing.min())), False)
+
+
 class Scene(NamedTuple):
     """An image."""
 
