@@ -248,9 +248,9 @@ True
 
 From the first click rays go out in all directions of space, in mm. At each of many sizes the intensities within and just beyond
 tell how likely each sample is inside; the smooth closed surface that fits best is found, and of all sizes the one whose surface
-has the most contrast between its two sides, less what chance would give so few voxels. Intensities count by their order alone, so
-that CT, MR, PET and microscopy need no rules of their own. Then the border is settled voxel by voxel: depth in the surface, odds of
-the intensities, and a border that is short and lies where the image changes.
+has the most contrast between its two sides, less what chance would give so few voxels. No scale or shift of the intensities
+changes anything, so that CT, MR, PET and microscopy need no rules of their own. Then the border is settled voxel by voxel: depth
+in the surface, odds of the intensities, and a border that is short and lies where the image changes.
 
 A further click sits in the middle of what is wrong: half of what is wrong there lies between it and the present border, which
 is taken as known for most of that way. A missed part gets a surface of its own, and is added; a part too much is carved out,

@@ -18,6 +18,9 @@ Ints = NDArray[np.int64]
 
 _BINS = 16  # of the histograms of intensities
 _FLAT = 0.1  # share of a border's price that is left where the image changes much
+_BETWEEN = (
+    5  # further ones between the usual values of both sides: what is on the border is as much of one as of the other
+)
 _DOUBT = 0.01  # added to each bin, so that a bin of one side alone does not decide all
 
 
@@ -52,17 +55,20 @@ def odds(values: NDArray[Any], inside: NDArray[Any], outside: NDArray[Any], limi
     Parameters
     ----------
     values
-        Intensities, any shape. Only their order counts, so that modalities need no rules of their own.
+        Intensities, any shape. No scale and no shift changes the result, so that modalities need no rules of their own.
+        `inside` and `outside` must have a weight over 0 each.
     inside, outside
         Weights of the samples of either side, 0 for none; the shape of ``values``.
     limit
         Largest logarithm.
     """
-    edges = np.quantile(values[(inside + outside) > 0], np.linspace(0, 1, _BINS + 1)[1:-1])
+    levels = np.quantile(values[(inside + outside) > 0], np.linspace(0, 1, _BINS + 1)[1:-1])
+    usual = [float(np.median(values[weight > 0])) for weight in (inside, outside)]
+    edges = np.sort(np.concatenate([levels, np.linspace(usual[0], usual[1], _BETWEEN + 2)[1:-1]]))
     bins = np.searchsorted(edges, values)
     shares = []
     for weight in (inside, outside):
-        counts = np.bincount(bins.ravel(), weight.ravel().astype(np.float64), _BINS)
+        counts = np.bincount(bins.ravel(), weight.ravel().astype(np.float64), len(edges) + 1)
         smooth = np.convolve(np.pad(counts, 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
         shares.append(smooth / max(smooth.sum(), 1e-9) + _DOUBT)
     return np.asarray(np.clip(np.log(shares[0] / shares[1]), -limit, limit)[bins])

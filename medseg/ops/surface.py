@@ -168,7 +168,7 @@ def fit(along: Profiles, around: Rays, spacing: Floats, ruled_out: Bools, span: 
         chosen = _at_scale(along, around, scale, ruled_out)
         if chosen is None:
             break
-        surface = along.radii[chosen] * FACTOR**0.5
+        surface = along.radii[chosen] * FACTOR  # it lies beyond the last sample inside, which reads some of either side
         broken = int(ruled_out[np.arange(len(chosen)), chosen].sum())
         score = _contrast(along, around, chosen, spacing) - 0.5 * (broken > 0) - 0.02 * broken
         if span is not None:
