@@ -247,16 +247,17 @@ def _connected(mask: Bools, low: Ints, clicks: Sequence[Click]) -> Bools:
         mask = np.isin(labels, [labels[at] for at, inside in marks if inside])
     else:
         mask = components.largest_of(mask)
-    mask = _without_holes(mask)
+    mask = _without_holes(mask, [at for at, inside in marks if not inside])
     for at, inside in marks:
         mask[at] = inside
     mask.flags.writeable = False
     return np.asarray(mask)
 
 
-def _without_holes(mask: Bools) -> Bools:
-    """Fill what is enclosed; in a plane, what is enclosed in it."""
+def _without_holes(mask: Bools, hollow: Sequence[tuple[int, ...]]) -> Bools:
+    """Fill what is enclosed, unless it holds a voxel of ``hollow``; in a plane, what is enclosed in it."""
     around = [(int(size > 1 or axis > 0),) * 2 for axis, size in enumerate(mask.shape)]
     beside = components.label(~np.pad(mask, around))
     inner = tuple(slice(before, size + before) for (before, _), size in zip(around, mask.shape, strict=True))
-    return np.asarray(beside[inner] != beside[0, 0, 0])
+    beside, corner = beside[inner], beside[0, 0, 0]
+    return np.asarray(~np.isin(beside, [corner, *(beside[at] for at in hollow if beside[at])]))
