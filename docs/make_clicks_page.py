@@ -232,8 +232,8 @@ import numpy as np
 
 y, x = np.indices((64, 64))
 image = Image.from_array(100.0 * (np.hypot(y - 30, x - 36) < 10))
-mask, place = region(image, inside=[(30, 36)])     # a part of the image, and where it lies
-session = Clicks(image)                            # the same, click by click
+mask, place = region(image, inside=[(30, 36)])  # a part of the image, and where it lies
+session = Clicks(image)  # the same, click by click
 session.add((30, 36))
 session.add((30, 50), inside=False)
 session.undo()
