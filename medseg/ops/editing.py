@@ -101,14 +101,14 @@ def split_by_line(mask: Mask, path: npt.ArrayLike, axis: int | None = None) -> L
     cut[:-1, :-1] |= up
     whole = np.broadcast_to(cut if mask.ndim == 2 else np.expand_dims(cut, axis or 0), mask.shape)
     pieces, parts = components.label(mask), components.label(mask & ~whole)
-    size = np.bincount(parts.ravel())
-    owner = np.zeros(len(size), np.int64)  # the piece that a part was cut from
+    voxels = np.bincount(parts.ravel())
+    owner = np.zeros(len(voxels), np.int64)  # the piece that a part was cut from
     owner[parts.ravel()] = pieces.ravel()
     best: list[int] = []
     for piece in range(1, int(pieces.max(initial=0)) + 1):
-        mine: npt.NDArray[np.int64] = np.flatnonzero((owner == piece) & (np.arange(len(size)) > 0))
-        two = mine[np.argsort(-size[mine], kind="stable")[:2]].tolist()
-        if len(two) == 2 and (not best or size[two[1]] > size[best[1]]):
+        mine: npt.NDArray[np.int64] = np.flatnonzero((owner == piece) & (np.arange(len(voxels)) > 0))
+        two = mine[np.argsort(-voxels[mine], kind="stable")[:2]].tolist()
+        if len(two) == 2 and (not best or voxels[two[1]] > voxels[best[1]]):
             best = two
     if not best:
         raise InputError("The line does not cut the object in two; draw it right across, from outside to outside.")

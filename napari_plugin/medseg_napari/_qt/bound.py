@@ -156,17 +156,8 @@ class Bound:
         here = self._frame is not None and self._frame in self.viewer.layers
         if not ids or self.viewer.dims.ndisplay != 2:
             if here:
-                self._frame.data = []
+                self._frame.visible = False  # emptied, its last drawing would crash the graphics driver
             return
-        if not here:
-            active = self.viewer.layers.selection.active
-            n = self.session.labels.ndim
-            self._frame = Shapes(
-                ndim=n, name="chosen", scale=self.layer.scale, translate=self.layer.translate, units=self.layer.units
-            )
-            self._frame.metadata["medseg_help"] = True
-            self.viewer.add_layer(self._frame)
-            self.viewer.layers.selection.active = active
         n = self.session.labels.ndim
         shown = [axis - (self.viewer.dims.ndim - n) for axis in self.viewer.dims.displayed]
         frames = []
@@ -176,9 +167,25 @@ class Bound:
             for axis, ends in zip(shown, ((0, 0, 1, 1), (0, 1, 1, 0)), strict=True):
                 low, high = row.box[axis] - 2.0, row.box[n + axis] + 1.0
                 corners[:, axis] = [high if end else low for end in ends]
-            frames.append(corners)
-        self._frame.data = []
-        self._frame.add_rectangles(frames, edge_color="white", face_color="transparent", edge_width=0.5)
+            frames.append((corners, "rectangle"))
+        if here:
+            self._frame.data = frames
+            self._frame.visible = True
+            return
+        active = self.viewer.layers.selection.active
+        self._frame = Shapes(
+            frames,
+            name="chosen",
+            edge_color="white",
+            face_color="transparent",
+            edge_width=0.5,
+            scale=self.layer.scale,
+            translate=self.layer.translate,
+            units=self.layer.units,
+        )
+        self._frame.metadata["medseg_help"] = True
+        self.viewer.add_layer(self._frame)
+        self.viewer.layers.selection.active = active
 
     def close(self, *, keep: bool) -> None:
         """Let go of the layer. The session's file stays where it is to be offered again, else it goes."""

@@ -388,6 +388,8 @@ class Panel(QWidget):
         self.instances.count.setText(counted(len(self.session())))
         self.review.told()
         if change.name != "score":
+            if self.bound is not None:
+                self.bound.select(self.chosen())  # their frames move with them
             self.calipers.follow(change.ids)
             self.calipers.measured({id for id in change.ids if self.measured_of(id)})
             self._measure(set(change.ids))

@@ -157,8 +157,8 @@ class ThreeViews(QSplitter):
                 ends = np.array([point, point], dtype=float)
                 ends[0, axis], ends[1, axis] = low[axis], high[axis]
                 lines.append(ends)
-            layer.data = []
-            layer.add_lines(lines, edge_width=0.002 * max(h - lo for h, lo in zip(high, low, strict=True)))
+            layer.data = [(ends, "line") for ends in lines]
+            layer.edge_width = [0.002 * max(h - lo for h, lo in zip(high, low, strict=True))] * len(lines)
 
     def _clicked(self, model: Any, event: Any) -> Any:
         dragged = False
