@@ -101,6 +101,40 @@ def _again(maps: Maps, threshold: float) -> Instances:
     return maps.decode(maps.spec.heads[0].model_copy(update={"threshold": threshold}))
 
 
+def edits_in_window(shape: tuple[int, int, int], count: int, repeats: int) -> dict[str, list[float]]:
+    """Time the same edits with the panel, its table and the slice that napari draws listening."""
+    import napari
+    from qtpy.QtWidgets import QApplication
+
+    viewer = napari.Viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("medseg", "medseg")
+    labels = volume(shape, count)
+    panel.opened(Instances.from_labels(labels, Grid.from_spacing(shape, (1.0, 1.0, 1.0))), None, None)
+    del labels
+    panel.background.clear()  # measuring all of them takes its time, beside the window
+    session = panel.bound.session
+    took: dict[str, list[float]] = {f"{name}, in the window": [] for name in ("split", "merge", "undo", "redo")}
+    rng = np.random.default_rng(1)
+    for id in rng.choice(sorted(session.rows), repeats, replace=False).tolist():
+        panel.bound.go_to(id)
+        panel.choose([id])
+        z, y, x = session.rows[id].centroid
+        clicks = [(z, y, x - 4), (z, y, x + 4)]
+        steps: list[tuple[str, Callable[[], object]]] = [
+            ("split", partial(commands.split, session, id, clicks)),
+            ("merge", lambda id=id: commands.merge(session, [id, max(session.rows)])),  # type: ignore[misc]
+            ("undo", session.undo),
+            ("redo", session.redo),
+        ]
+        for name, step in steps:
+            took[f"{name}, in the window"].append(timed(step))
+            QApplication.processEvents()
+    panel.background.clear()
+    viewer.close()
+    QApplication.processEvents()
+    return took
+
+
 def heartbeat(size: int) -> dict[str, list[float]]:
     """Milliseconds between two beats of the window's clock, set to 10, while a model runs; the run that loads it is not counted."""
     import napari
@@ -173,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         took = edits(tuple(given.shape), given.count, given.repeats, Path(folder))
     took |= sliders(given.size, given.repeats)
     if given.window:
+        took |= edits_in_window(tuple(given.shape), given.count, given.repeats)
         took |= heartbeat(given.size)
         took |= cycles(30)
     sys.stdout.write(f"{'':20}{'median':>10}{'worst':>10}  ms\n")
