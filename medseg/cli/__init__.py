@@ -15,6 +15,7 @@ import typer
 
 import medseg
 from medseg.cli import (
+    batch,
     bench,
     combine,
     convert,
@@ -41,6 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("segment")(segment.segment)
+app.add_typer(batch.app, name="batch")
 app.command("separate")(separate.separate)
 app.command("measure")(measure.measure)
 app.command("follow")(follow.follow)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
 
 from medseg.errors import MedsegError, OutputError
 
@@ -38,6 +39,16 @@ def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     if values is not None and any(v != int(v) for v in values):
         raise typer.BadParameter(f"{text!r} is no list of whole numbers such as 64,192,192", param_hint=option)
     return None if values is None else tuple(int(v) for v in values)
+
+
+class Defaulted(TyperGroup):
+    """A group of commands whose first one is meant where none is named: ``medseg batch INPUT`` is ``medseg batch run INPUT``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the first command's name in front of arguments that name none."""
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)
 
 
 @contextmanager

@@ -5,6 +5,8 @@ class. Unknown keys are refused. Specs that come in several kinds are told apart
 """
 
 from medseg.spec.base import Spec, load_yaml, parse
+from medseg.spec.batch import BatchSpec
+from medseg.spec.case import CaseSpec
 from medseg.spec.finding import FindingSpec
 from medseg.spec.follow import FollowSpec
 from medseg.spec.heads import (
@@ -26,6 +28,8 @@ from medseg.spec.training import AugmentSpec, DataSpec, SourceSpec, SplitSource,
 
 __all__ = [
     "AugmentSpec",
+    "BatchSpec",
+    "CaseSpec",
     "DataSpec",
     "EmbeddingSpec",
     "FindingSpec",

@@ -1,0 +1,75 @@
+"""`key.csv`: which input each case is. The one file of an output folder that names anybody; its owner alone may read it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from medseg.batch.cases import Case, Input, Named
+from medseg.errors import FormatError
+from medseg.ops.files import write_whole
+
+NAME = "key.csv"
+_COLUMNS = ("case", "kind", "label", "place", "input", "role", "series", "file")
+
+
+def read_key(folder: Path) -> dict[str, Case]:
+    """Cases by name; empty where there is no key.
+
+    Raises
+    ------
+    FormatError
+        It is no key file.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return {}
+    kinds: dict[str, tuple[str, str, str]] = {}
+    parts: dict[str, dict[int, Input]] = {}
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            for row in csv.DictReader(stream, strict=True):
+                name, number = row["case"], int(row["input"])
+                kinds[name] = row["kind"], row["label"], row["place"]
+                one = parts.setdefault(name, {}).get(number, Input((), row["role"], row["series"]))
+                parts[name][number] = Input((*one.files, Path(row["file"])), one.role, one.series)
+    except (csv.Error, KeyError, ValueError, TypeError):
+        raise FormatError(f"{path}: is damaged; move it away and run the batch again") from None
+    return {
+        name: Case(kind, tuple(parts[name][n] for n in sorted(parts[name])), label=label, place=place)
+        for name, (kind, label, place) in kinds.items()
+    }
+
+
+def write_key(folder: Path, cases: Iterable[Named]) -> list[str]:
+    """Add cases to the key, and return names of cases that the same files had before their content changed.
+
+    Whoever calls this holds a lock on the folder: two processes that add at a time would lose one another's cases.
+    """
+    known: dict[str, Case] = read_key(folder)
+    now = {one.name: one.case for one in cases}
+    places = {_places(case): name for name, case in now.items()}
+    gone = [name for name, case in known.items() if name not in now and _places(case) in places]
+    known |= now
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(_COLUMNS)
+    for name, case in known.items():
+        writer.writerows(_rows(name, case))
+    write_whole(folder / NAME, buffer.getvalue().encode("utf-8", "surrogateescape"), mode=0o600)
+    return gone
+
+
+def _rows(name: str, case: Case) -> Iterable[tuple[str | int, ...]]:
+    for number, one in enumerate(case.inputs):
+        for file in one.files:
+            # a path with a NUL was never a file; csv cannot hold one
+            text = os.path.abspath(str(file).replace("\0", ""))
+            yield name, case.kind, case.label, case.place, number, one.role, one.series, text
+
+
+def _places(case: Case) -> tuple[str, ...]:
+    return tuple(os.path.abspath(str(file).replace("\0", "")) for file in case.files)

@@ -1,0 +1,5 @@
+"""Stub."""
+
+
+def write_report(ledger: object) -> None:
+    """Stub."""

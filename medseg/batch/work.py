@@ -1,0 +1,300 @@
+"""A worker: a process that loads the model once and does the cases it is handed, each in three steps that overlap.
+
+While one case is computed, the next is read and the one before is written. What goes wrong in a case is its outcome; what
+kills the process is seen by the supervisor. Nothing a library prints leaves the process: it could quote a header.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from medseg.batch.cases import Case, Scrubber
+from medseg.batch.ledger import Result
+from medseg.errors import InputError, MedsegError, MedsegWarning, OutputError
+from medseg.spec import BatchSpec
+
+STAGES = ("read", "find", "write")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_TEXT = "there is no space left for the results; make room and run the batch again"
+_PLAIN = frozenset({"red", "green", "blue", "gray"})
+# Reading and writing collect warnings, which Python keeps for the process as a whole: one at a time.
+_ALOUD = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A case as a worker is handed it."""
+
+    token: str
+    name: str
+    case: Case
+    hashes: tuple[str, ...]
+    folder: Path
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a case failed: the kind of error and one line, both free of names."""
+
+    error_class: str
+    error: str
+    full: bool = False
+    again: bool = False
+
+
+@dataclass
+class _Job:
+    """A case on its way through the steps."""
+
+    task: Task
+    scrub: Scrubber
+    image: Any = None
+    found: Any = None
+    result: Result | None = None
+    failure: Failure | None = None
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Worker:
+    """The steps of the cases of one process, and the line to the supervisor."""
+
+    def __init__(self, line: Connection, spec: BatchSpec) -> None:
+        from medseg.case import finder
+
+        self._line, self._spec, self._lock = line, spec, threading.Lock()
+        self._source = finder(spec.case)
+        self._known = _PLAIN | _wanted(spec)
+        self._read: queue.Queue[_Job | None] = queue.Queue(1)
+        self._found: queue.Queue[_Job | None] = queue.Queue(1)
+
+    def serve(self) -> None:
+        """Do what is handed over the line until it says None."""
+        self._source.check()
+        self._say("ready", "", None)
+        threads = [threading.Thread(target=step, daemon=True) for step in (self._reading, self._writing)]
+        for thread in threads:
+            thread.start()
+        while (job := self._read.get()) is not None:
+            self._step("find", job, self._find)
+            self._found.put(job)
+        self._found.put(None)
+        threads[1].join()
+
+    def _reading(self) -> None:
+        try:
+            while (task := self._line.recv()) is not None:
+                job = _Job(task, Scrubber(task.case.files, task.name, task.folder))
+                self._step("read", job, self._load)
+                self._read.put(job)
+            self._read.put(None)
+        except (EOFError, OSError):
+            os._exit(1)  # the supervisor is gone; what is half done is nobody's
+
+    def _writing(self) -> None:
+        while (job := self._found.get()) is not None:
+            self._step("write", job, self._write)
+            job.image = job.found = None  # or it would be held until the next case is here
+            self._say("failed" if job.failure else "done", job.task.token, job.failure or job.result)
+
+    def _step(self, stage: str, job: _Job, act: Callable[[_Job], None]) -> None:
+        """Do one step of a case that has not failed yet; whatever is raised is why it fails."""
+        if job.failure is not None:
+            return
+        started = time.monotonic()
+        self._say("begin", job.task.token, stage)
+        try:
+            act(job)
+        except Exception as error:  # also a fault of ours in one case must not cost the others
+            job.failure = _failure(error, job.scrub)
+            job.image = job.found = None
+        job.seconds[stage] = time.monotonic() - started
+        self._say("end", job.task.token, stage)
+
+    def _say(self, what: str, token: str, more: Any) -> None:
+        with self._lock:
+            self._line.send((what, token, more))
+
+    def _load(self, job: _Job) -> None:
+        with _listening(job):
+            image = _image(job.task.case, self._spec, self._known)
+            image.voxels()  # here and now, while another case is computed
+        job.image = image
+
+    def _find(self, job: _Job) -> None:
+        from medseg.pipeline import Finished
+
+        _seed(self._spec.seed)
+        for event in self._source.events(job.image):
+            if isinstance(event, Finished):
+                job.found = event
+        job.notes += map(job.scrub, job.found.notes)
+
+    def _write(self, job: _Job) -> None:
+        from medseg.batch import outputs
+
+        task, image, found = job.task, job.image, job.found.instances
+        started = time.monotonic()
+        with _listening(job):
+            table = outputs.write_case(found, image, task.folder, task.name, task.place, self._spec)
+        told = [*job.notes, *map(job.scrub, image.source.notes if image.source else ())]
+        job.notes = list(dict.fromkeys(told))
+        job.seconds["write"] = time.monotonic() - started
+        outputs.write_provenance(task.folder, task.name, task.place, self._record(job))
+        size = next((c for c in table.columns if c.startswith(("volume_", "area_"))), None)
+        facts = {
+            "modality": image.modality,
+            "shape": list(image.grid.shape),
+            "notes": job.notes,
+            "size": [float(v) for v in table[size].quantile([0.5]).tolist()] if size and len(table) else [],
+            "size_name": size or "",
+            "score": float(table["score"].mean()) if len(table) and table["score"].notna().any() else None,
+        }
+        thumb = outputs.thumbnail(image, found)
+        seconds = sum(job.seconds.values())
+        job.result = Result(outputs.outputs(task.folder), round(seconds, 3), len(table), facts, thumb)
+
+    def _record(self, job: _Job) -> dict[str, Any]:
+        """What `provenance.json` says."""
+        from medseg.batch.outputs import versions
+
+        image, found, case = job.image, job.found.instances, self._spec.case
+        kept = ("model", "model_sha256", "method", "head", "device")
+        return {
+            "case": job.task.name,
+            "kind": job.task.case.kind,
+            "versions": versions(),
+            **{name: found.provenance[name] for name in kept if name in found.provenance},
+            "options": case.model_dump(mode="json", exclude={"model"}),
+            "seed": self._spec.seed,
+            "threads": self._spec.threads,
+            "inputs": [{"sha256": one} for one in job.task.hashes],
+            "roles": [one.role for one in job.task.case.inputs],
+            "geometry": {
+                "grid": image.grid.describe(),
+                "shape": list(image.grid.shape),
+                "spacing_mm": [float(s) for s in image.grid.spacing] if image.grid.known else None,
+                "axes": list(image.grid.axes),
+                "modality": image.modality,
+            },
+            "notes": job.notes,
+            "instances": len(found),
+            "seconds": {stage: round(s, 3) for stage, s in job.seconds.items()},
+        }
+
+
+def _image(case: Case, spec: BatchSpec, known: frozenset[str]) -> Any:
+    """The image of a case, all its inputs put together, under channel names that say nothing about anybody."""
+    from medseg.case import read
+    from medseg.preprocess import combine
+
+    plain = spec.case.model_copy(update={"channels": None})
+    parts = {}
+    for one in case.inputs:
+        image = read(one.files[0] if len(one.files) == 1 and not one.series else one.files, plain, one.series or None)
+        if one.series and len(case.inputs) == 1 and spec.case.channels is None:
+            return image
+        parts[one.role] = _chosen(image, spec)
+    if len(parts) < len(case.inputs):
+        raise InputError("two inputs have the same role; give each its own")
+    if len(parts) > 1:
+        return combine(parts)
+    image = next(iter(parts.values()))
+    names = tuple(
+        n if n.lower() in known or n.isdecimal() and len(n) < 3 else str(i) for i, n in enumerate(image.channels)
+    )
+    return replace(image, channels=names if len(set(names)) == len(names) else ())
+
+
+def _chosen(image: Any, spec: BatchSpec) -> Any:
+    if spec.case.channels is None:
+        return image
+    try:
+        return image.select(spec.case.channels)
+    except InputError:  # its message lists names that the file gives
+        asked = ", ".join(map(str, spec.case.channels))
+        raise InputError(f"there is no channel {asked} among the {len(image.channels)} of the image") from None
+
+
+def _wanted(spec: BatchSpec) -> frozenset[str]:
+    """Channels that a model or a person names."""
+    from medseg.model import find, read_header
+
+    asked = {str(name).lower() for name in spec.case.channels or ()}
+    if spec.case.model is None:
+        return frozenset(asked)
+    about = read_header(find(spec.case.model)).preprocess
+    return frozenset(asked | {name.lower() for name in (*about.channels, *about.optional)})
+
+
+@contextmanager
+def _listening(job: _Job) -> Iterator[None]:
+    """Keep what is warned of as notes of the case."""
+    with _ALOUD:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", MedsegWarning)
+            yield
+        job.notes += [job.scrub(str(w.message)) for w in caught if issubclass(w.category, MedsegWarning)]
+
+
+def _seed(number: int) -> None:
+    import numpy as np
+
+    random.seed(number)
+    np.random.seed(number)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(number)
+
+
+def _failure(error: Exception, scrub: Scrubber) -> Failure:
+    """Why a case failed. Messages of libraries are left out: they may quote a header."""
+    full = isinstance(error, OSError) and error.errno in FULL
+    name = type(error).__name__
+    if isinstance(error, OutputError) and not full:
+        return Failure(name, scrub(str(error)))
+    if full:
+        return Failure(name, FULL_TEXT, full=True)
+    if isinstance(error, MedsegError):
+        return Failure(name, scrub(str(error)))
+    if isinstance(error, MemoryError):
+        return Failure(name, "does not fit into memory; crop it or use a larger machine")
+    if isinstance(error, OSError):
+        text = f"cannot be read ({error.strerror or name}); check the path and its permissions"
+        return Failure(name, text, again=True)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
+    return Failure(name, f"internal fault ({name} at {place}); please report it with the command you ran")
+
+
+def start(line: Connection, spec: BatchSpec) -> None:
+    """What a worker process does. Ctrl-C is for the supervisor, and nobody reads what libraries print."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    if not os.environ.get("MEDSEG_TRACEBACK"):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+    with suppress(EOFError, BrokenPipeError):
+        try:
+            worker = Worker(line, spec)
+            if "torch" in sys.modules:
+                sys.modules["torch"].set_num_threads(spec.threads)
+            worker.serve()
+        except MedsegError as error:  # of the model or the device: no case can be done
+            line.send(("broken", "", error))
