@@ -10,7 +10,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -76,7 +76,7 @@ class Stopped:
 Event = Known | Enrolled | Done | Failed | Stopped
 
 
-def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = False) -> Iterator[Event]:
+def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = False) -> Generator[Event]:
     """Work through a study. Several processes may do so in one folder at a time.
 
     Parameters
