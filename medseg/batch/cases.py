@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import os
@@ -13,7 +14,6 @@ from pathlib import Path
 from medseg.errors import InputError, MedsegError
 from medseg.io.names import stem, suffix
 
-_CHUNK = 1 << 20
 _HEADERS = (".mhd", ".nhdr")  # their voxels lie in files beside them
 _WHOSE = 4  # characters from which a part of a path is taken for a name wherever it stands
 
@@ -137,11 +137,10 @@ def _stored(one: Input) -> tuple[Path, ...]:
 
 
 def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
+    if not path.is_file():  # a pipe or a device has no end
+        raise FileNotFoundError(errno.ENOENT, "it is not there, or no file")
     with path.open("rb") as stream:
-        while block := stream.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _digest(case: Case, hashes: tuple[str, ...]) -> str:

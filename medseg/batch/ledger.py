@@ -262,12 +262,20 @@ class Ledger:
                  json.dumps({"failed_after": round(seconds, 3)}), claim.id, claim.token),
             )  # fmt: skip
 
-    def release(self, claims: Iterable[Claim], error: str = "") -> None:
+    def drop(self, claims: Iterable[Claim]) -> None:
         """Queue cases again that were not finished for no fault of theirs."""
         with self.locked():
             self._base.executemany(
-                "UPDATE cases SET state = 'queued', token = '', error = ? WHERE token = ? AND state = 'running'",
-                [(error, one.token) for one in claims],
+                "UPDATE cases SET state = 'queued', token = '' WHERE token = ? AND state = 'running'",
+                [(one.token,) for one in claims],
+            )
+
+    def release(self, worker: str, error: str) -> None:
+        """Queue all that a worker has again, and say why it ends."""
+        with self.locked():
+            self._base.execute(
+                "UPDATE cases SET state = 'queued', token = '', error = ? WHERE worker = ? AND state = 'running'",
+                (error, worker),
             )
 
     # ------------------------------------------------------------ what came of it

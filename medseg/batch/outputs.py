@@ -1,12 +1,9 @@
-"""The files of one case of a batch: written into a folder of its own first, given their final names when all are whole."""
+"""The files of one case of a batch, written into a staging folder of their own."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import platform
-from collections.abc import Iterable
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -14,29 +11,18 @@ from typing import Any
 
 import pandas as pd
 
+import medseg
 from medseg import io
-from medseg.batch.ledger import Output
-from medseg.errors import OutputError
+from medseg.batch.placing import make
 from medseg.export import save_spec
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.io.clinical.deidentifier import VERSION
 from medseg.io.overlay import draw
-from medseg.ops.files import sync_folder, write_whole
+from medseg.ops.files import write_whole
 from medseg.spec import BatchSpec
 
-STAGING = ".staging"
 _THUMB = 160  # pixels of a thumbnail's longer side
 _LIBRARIES = ("numpy", "scipy", "torch", "monai")
-_BIDS_DESCRIPTION = {
-    "Name": "medseg instance segmentation",
-    "BIDSVersion": "1.9.0",
-    "DatasetType": "derivative",
-    "GeneratedBy": [{"Name": "medseg", "Version": VERSION}],
-}
-_BIDS_IGNORE = (
-    "*.parquet\n*_overlay.png\n*_provenance.json\n*.sqlite*\nkey.csv\nbatch.json\ninstances.csv\nreport.html\n"
-)
 
 
 def write_case(
@@ -96,7 +82,9 @@ def write_provenance(folder: Path, name: str, place: str, record: dict[str, Any]
 
 def versions() -> dict[str, str]:
     """Versions of what computes."""
-    return {"medseg": VERSION, "python": platform.python_version()} | {one: version(one) for one in _LIBRARIES}
+    return {"medseg": medseg.__version__, "python": platform.python_version()} | {
+        one: version(one) for one in _LIBRARIES
+    }
 
 
 def thumbnail(image: Image, instances: Instances) -> bytes:
@@ -108,78 +96,5 @@ def thumbnail(image: Image, instances: Instances) -> bytes:
     return out.getvalue()
 
 
-def write_bids_description(folder: Path) -> None:
-    """Write what makes an output folder a BIDS derivative."""
-    write_whole(folder / "dataset_description.json", _json(_BIDS_DESCRIPTION))
-    write_whole(folder / ".bidsignore", _BIDS_IGNORE.encode())
-
-
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
-
-
-# ---------------------------------------------------------------- from staging to the final names
-
-
-def outputs(staged: Path) -> tuple[Output, ...]:
-    """Whole files in a staging folder, by the path they will have."""
-    files = sorted(file for file in staged.rglob("*") if file.is_file())
-    return tuple(Output(f.relative_to(staged).as_posix(), _sha256(f), f.stat().st_size) for f in files)
-
-
-def place(staged: Path, folder: Path, files: Iterable[Output]) -> None:
-    """Give staged files their final names.
-
-    Raises
-    ------
-    OutputError
-        A folder cannot be made or written, or is a link that leads elsewhere.
-    """
-    top = folder.resolve()
-    homes = set()
-    for one in files:
-        final = folder / one.path
-        make(final.parent)
-        if top not in final.parent.resolve().parents and final.parent.resolve() != top:
-            raise OutputError(f"{Path(one.path).parent}: leads out of the output folder; remove the link")
-        try:
-            os.replace(staged / one.path, final)
-        except OSError as error:
-            fault = OutputError(f"{one.path}: cannot be written ({error.strerror}); check space and permission")
-            fault.errno = error.errno
-            raise fault from None
-        homes.add(final.parent)
-    for home in homes | {folder}:
-        sync_folder(home)
-
-
-def broken(folder: Path, files: Iterable[Output]) -> bool:
-    """Whether a file is gone or is not what was written."""
-    every = list(files)
-    try:
-        return not every or any(
-            (folder / f.path).stat().st_size != f.size or _sha256(folder / f.path) != f.sha256 for f in every
-        )
-    except OSError:
-        return True
-
-
-def make(folder: Path) -> None:
-    """Make a folder.
-
-    Raises
-    ------
-    OutputError
-        No space, no permission, or a file is in the way.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fault = OutputError(f"{folder.name}: cannot be made a folder ({error.strerror}); check space and permission")
-        fault.errno = error.errno
-        raise fault from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

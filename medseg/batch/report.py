@@ -15,12 +15,12 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
+import medseg
 from medseg.batch.ledger import STATES, Ledger
 from medseg.batch.settings import remembered
 from medseg.batch.tables import STEM
 from medseg.errors import MedsegError
 from medseg.export.report import number, rendered
-from medseg.io.clinical.deidentifier import VERSION
 from medseg.ops.files import write_whole
 
 NAME = "report.html"
@@ -70,7 +70,11 @@ def _facts(folder: Path) -> list[tuple[str, str]]:
     except MedsegError:
         return []
     by = f"rule {case.threshold}, cut by {case.separate.method}" if case.threshold else f"model {_model(case.model)}"
-    return [("found by", by), ("files", ", ".join(case.save)), ("program", f"medseg {VERSION}, for research use only")]
+    return [
+        ("found by", by),
+        ("files", ", ".join(case.save)),
+        ("program", f"medseg {medseg.__version__}, for research use only"),
+    ]
 
 
 def _model(name: str | None) -> str:

@@ -17,7 +17,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from medseg.batch import outputs, workers
+from medseg.batch import placing, workers
 from medseg.batch.cases import Case, Named, named
 from medseg.batch.key import write_key
 from medseg.batch.ledger import BEAT, Ledger, Result
@@ -113,8 +113,8 @@ def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = Fals
             ledger.enroll(known, options, write_key(folder, known))
         remember(folder, spec)
         if any(one.case.kind == "bids" for one in known):
-            outputs.write_bids_description(folder)
-        broken, _ = ledger.requeue(lambda files: outputs.broken(folder, files), again)
+            placing.write_bids_description(folder)
+        broken, _ = ledger.requeue(lambda files: placing.broken(folder, files), again)
         yield Enrolled(ledger.counts(mine=True), broken)
         supervisor = _Supervisor(ledger, {(one.name, one.digest): one for one in known}, spec)
         try:
@@ -129,7 +129,7 @@ def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = Fals
 class _Supervisor:
     def __init__(self, ledger: Ledger, cases: dict[tuple[str, str], Named], spec: BatchSpec) -> None:
         self._ledger, self._cases, self._spec = ledger, cases, spec
-        self._staging = ledger.folder / outputs.STAGING
+        self._staging = ledger.folder / placing.STAGING
         self._worker = workers.identity()
         self._slots: list[Slot] = []
         self._suspects: set[str] = set()
@@ -138,6 +138,16 @@ class _Supervisor:
 
     def events(self) -> Iterator[Event]:
         """Work until nothing is left, or nothing can be done."""
+        try:
+            yield from self._work()
+        except OutputError as error:  # of the ledger: a full disk has no room for that either
+            if error.errno not in FULL:
+                raise
+            self._stop = FULL_TEXT
+        if self._stop:
+            yield Stopped(self._stop)
+
+    def _work(self) -> Iterator[Event]:
         self._sweep()
         while not self._stop:
             yield from self._hand_out()
@@ -154,7 +164,6 @@ class _Supervisor:
                 time.sleep(_REST)
             yield from self._watch()
         if self._stop:
-            yield Stopped(self._stop)
             return
         for one in self._slots:
             one.dismiss()
@@ -162,13 +171,15 @@ class _Supervisor:
 
     def close(self) -> None:
         """End what runs, and queue what it had."""
-        held = [one.claim for slot in self._slots for one in slot.held.values()]
+        held = [one for slot in self._slots for one in slot.held.values()]
         for slot in self._slots:
             slot.kill()
         self._slots.clear()
+        for one in held:  # first, as it makes room for the ledger on a full disk
+            shutil.rmtree(one.task.folder, ignore_errors=True)
         with suppress(OutputError):
-            if held:
-                self._ledger.release(held, self._stop)
+            if held or self._stop:
+                self._ledger.release(self._worker, self._stop)
             self._sweep()
         with suppress(OSError):
             self._staging.rmdir()
@@ -188,7 +199,7 @@ class _Supervisor:
                 continue
             slot = self._emptiest()
             folder = self._staging / claim.token
-            outputs.make(folder)
+            placing.make(folder)
             slot.hand(Held(claim, one, Task(claim.token, one.name, one.case, one.hashes, folder, one.case.place)))
 
     def _room(self) -> bool:
@@ -236,7 +247,7 @@ class _Supervisor:
         folder, claim = held.task.folder, held.claim
         try:
             mine = self._ledger.publish(
-                claim, result, lambda: outputs.place(folder, self._ledger.folder, result.outputs)
+                claim, result, lambda: placing.place(folder, self._ledger.folder, result.outputs)
             )
         except OutputError as error:
             full = error.errno in FULL
@@ -287,7 +298,7 @@ class _Supervisor:
         if culprit is None and len(held) == 1:
             culprit = held[0]
         rest = [one for one in held if one is not culprit]
-        self._ledger.release([one.claim for one in rest])
+        self._ledger.drop([one.claim for one in rest])
         if culprit is None:
             self._suspects |= {one.claim.name for one in rest}
         for one in held:

@@ -6,9 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
+import medseg
 from medseg import presets
 from medseg.errors import MissingError, SpecError
-from medseg.io.clinical.deidentifier import VERSION
 from medseg.ops.files import write_whole
 from medseg.spec import BatchSpec, parse
 
@@ -32,7 +32,7 @@ def fingerprint(spec: BatchSpec) -> str:
         with file.open("rb") as stream:
             digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
     options = case.model_dump(mode="json", exclude={"model"}) | {"seed": spec.seed}
-    return hashlib.sha256(json.dumps([VERSION, digests, options], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([medseg.__version__, digests, options], sort_keys=True).encode()).hexdigest()
 
 
 def remember(folder: Path, spec: BatchSpec) -> None:

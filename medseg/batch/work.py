@@ -147,7 +147,7 @@ class Worker:
         job.notes += map(job.scrub, job.found.notes)
 
     def _write(self, job: _Job) -> None:
-        from medseg.batch import outputs
+        from medseg.batch import outputs, placing
 
         task, image, found = job.task, job.image, job.found.instances
         started = time.monotonic()
@@ -168,7 +168,7 @@ class Worker:
         }
         thumb = outputs.thumbnail(image, found)
         seconds = sum(job.seconds.values())
-        job.result = Result(outputs.outputs(task.folder), round(seconds, 3), len(table), facts, thumb)
+        job.result = Result(placing.outputs(task.folder), round(seconds, 3), len(table), facts, thumb)
 
     def _record(self, job: _Job) -> dict[str, Any]:
         """What `provenance.json` says."""

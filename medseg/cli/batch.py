@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -92,12 +93,15 @@ def status(folder: Folder, as_json: AsJson = False) -> int:
     with closing(Ledger(folder, new=False)) as ledger:
         states = ledger.counts()
         failed = [{"case": r["name"], "class": r["error_class"], "error": r["error"]} for r in ledger.cases("failed")]
+        waiting = Counter(row["error"] for row in ledger.cases("queued") if row["error"])
     if as_json:
-        print(json.dumps({"cases": states, "failed": failed}))
+        print(json.dumps({"cases": states, "failed": failed, "waiting": waiting}))
         return 0
     table("", ["state", "cases"], [[state, n] for state, n in states.items()])
     for one in failed:
         print(f"{one['case']}: {one['class']}: {one['error']}")
+    for reason, count in waiting.items():
+        print(f"{count} queued: {reason}")
     return 0
 
 

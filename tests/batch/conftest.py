@@ -73,6 +73,11 @@ def results(out: Path) -> dict[str, str]:
     found = {}
     for path in sorted(out.rglob("*")):
         own = path.relative_to(out)
-        if path.is_file() and len(own.parts) > 1 and not own.parts[0].startswith(".") and path.name != "provenance.json":
+        if (
+            path.is_file()
+            and len(own.parts) > 1
+            and not own.parts[0].startswith(".")
+            and path.name != "provenance.json"
+        ):
             found[str(own)] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found

@@ -11,7 +11,7 @@ import pytest
 
 from medseg.batch import Ledger
 from medseg.batch.ledger import STALE
-from medseg.batch.outputs import broken
+from medseg.batch.placing import broken
 
 from .conftest import RULE, batch, end, fill, results, start
 
@@ -79,7 +79,8 @@ def test_the_claim_of_a_dead_worker_is_taken_over(study, tmp_path):
     base = sqlite3.connect(out / "ledger.sqlite")
     # a worker on another machine, of which nothing but its heartbeat tells
     base.execute(
-        "UPDATE cases SET state = 'running', worker = 'elsewhere|1|1', token = 'x', beat = ? WHERE id = 1", (time.time(),)
+        "UPDATE cases SET state = 'running', worker = 'elsewhere|1|1', token = 'x', beat = ? WHERE id = 1",
+        (time.time(),),
     )
     base.commit()
     base.close()
