@@ -207,15 +207,13 @@ def _image(case: Case, spec: BatchSpec, known: frozenset[str]) -> Any:
     plain = spec.case.model_copy(update={"channels": None})
     parts = {}
     for one in case.inputs:
-        image = read(one.files[0] if len(one.files) == 1 and not one.series else one.files, plain, one.series or None)
-        if one.series and len(case.inputs) == 1 and spec.case.channels is None:
-            return image
-        parts[one.role] = _chosen(image, spec)
+        path = one.files[0] if len(one.files) == 1 and not one.series else one.files
+        parts[one.role] = read(path, plain, one.series or None)
     if len(parts) < len(case.inputs):
         raise InputError("two inputs have the same role; give each its own")
-    if len(parts) > 1:
-        return combine(parts)
-    image = next(iter(parts.values()))
+    image = _chosen(combine(parts) if len(parts) > 1 else parts[case.inputs[0].role], spec)
+    if len(parts) > 1 or case.inputs[0].series:
+        return image  # its channels are named by roles, or by what DICOM calls red, green and blue
     names = tuple(
         n if n.lower() in known or n.isdecimal() and len(n) < 3 else str(i) for i, n in enumerate(image.channels)
     )

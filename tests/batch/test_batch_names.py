@@ -140,7 +140,9 @@ def test_hostile_names(tmp_path):
     outside.mkdir()
     before = sorted(path for path in tmp_path.rglob("*") if out not in path.parents)
     batch(study, "-o", out, *RULE, "--save", "labels")
-    seen = [file for file in study.iterdir() if not file.name.startswith(".")]  # hidden files are passed over everywhere
+    seen = [
+        file for file in study.iterdir() if not file.name.startswith(".")
+    ]  # hidden files are passed over everywhere
     assert len({path.split("/")[0] for path in results(out)}) == len(seen) == len(HOSTILE) - 2
     assert sorted(path for path in tmp_path.rglob("*") if out not in (path, *path.parents)) == before
 
