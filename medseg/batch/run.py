@@ -263,11 +263,7 @@ class _Supervisor:
         claim = held.claim
         if why.full:
             self._stop = why.error
-            with suppress(
-                OutputError
-            ):  # a full disk may have no room for the ledger either; the claim grows stale then
-                self._ledger.release([claim], why.error)
-            return
+            return  # the claim is released with all others
         final = not (why.again and claim.strikes + 1 < self._spec.tries)
         if final:
             self._suspects.discard(claim.name)
