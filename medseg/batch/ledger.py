@@ -16,11 +16,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medseg.batch.cases import Named
+from medseg.batch.values import Claim, Output, Result
 from medseg.errors import MissingError, OutputError
 
 NAME = "ledger.sqlite"
@@ -47,37 +47,6 @@ WHERE id = (SELECT id FROM cases JOIN mine USING (id)
             WHERE state = 'queued' OR (state = 'running' AND beat < :stale) ORDER BY id LIMIT 1)
 RETURNING id, name, input, strikes
 """
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A case that a worker has."""
-
-    id: int
-    name: str
-    input: str
-    strikes: int
-    token: str
-
-
-@dataclass(frozen=True)
-class Output:
-    """A file of a result: its path below the output folder, SHA-256, bytes."""
-
-    path: str
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a case, its files aside."""
-
-    outputs: tuple[Output, ...]
-    seconds: float
-    count: int
-    facts: dict[str, Any] = field(default_factory=dict)
-    thumb: bytes = b""
 
 
 class Ledger:

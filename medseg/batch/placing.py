@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import medseg
-from medseg.batch.ledger import Output
+from medseg.batch.values import Output
 from medseg.errors import OutputError
 from medseg.ops.files import sync_folder, write_whole
 

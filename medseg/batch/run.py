@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from typing import Any
 from medseg.batch import placing, workers
 from medseg.batch.cases import Case, Named, named
 from medseg.batch.key import write_key
-from medseg.batch.ledger import BEAT, Ledger, Result
+from medseg.batch.ledger import BEAT, Ledger
 from medseg.batch.settings import fingerprint, remember
+from medseg.batch.values import Done, Enrolled, Event, Failed, Known, Result, Stopped
 from medseg.batch.work import FULL, FULL_TEXT, Failure, Task
 from medseg.batch.workers import Held, Slot
 from medseg.errors import OutputError
@@ -30,50 +30,6 @@ from medseg.spec import BatchSpec
 _AHEAD = 3  # cases a worker has: one is read, one computed, one written
 _POLL = 0.05  # seconds between looks at time and memory
 _REST = 0.5  # seconds between looks for work where others have it all
-
-
-@dataclass(frozen=True)
-class Known:
-    """An input is hashed; ``done`` of ``total``."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Enrolled:
-    """The ledger knows all cases; their states before work begins, and how many results were found broken."""
-
-    states: dict[str, int]
-    broken: int
-
-
-@dataclass(frozen=True)
-class Done:
-    """A case is done: its files have their names and the ledger has their checksums."""
-
-    name: str
-    count: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A case failed, for good or until it is tried again."""
-
-    name: str
-    error: str
-    final: bool
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """No case can be done any more, such as with a full disk; those that were not done are queued."""
-
-    reason: str
-
-
-Event = Known | Enrolled | Done | Failed | Stopped
 
 
 def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = False) -> Generator[Event]:

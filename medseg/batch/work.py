@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.batch.cases import Case, Scrubber
-from medseg.batch.ledger import Result
+from medseg.batch.values import Result
 from medseg.errors import InputError, MedsegError, MedsegWarning, OutputError
 from medseg.spec import BatchSpec
 

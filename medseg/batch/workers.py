@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.batch.cases import Named
-from medseg.batch.ledger import Claim
+from medseg.batch.values import Claim
 from medseg.batch.work import Task, start
 from medseg.spec import BatchSpec
 

@@ -18,7 +18,7 @@ from medseg.cli.common import Defaulted, progress, results_folder, say, table
 
 if TYPE_CHECKING:
     from medseg.batch import Case
-    from medseg.batch.run import Event
+    from medseg.batch.values import Event
     from medseg.spec import BatchSpec
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of a batch.")]
@@ -210,7 +210,7 @@ def _work(found: list[Case], folder: Path, spec: BatchSpec, again: bool, as_json
 
 def _draw(event: Event, bar: Any, task: Any, as_json: bool) -> str:
     """Show one event, and return why all stopped if it says so."""
-    from medseg.batch.run import Done, Enrolled, Failed, Known, Stopped
+    from medseg.batch.values import Done, Enrolled, Failed, Known, Stopped
 
     if isinstance(event, Known):
         bar.update(task, completed=event.done)

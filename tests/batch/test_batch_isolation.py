@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from medseg.batch import Ledger, discover, run
-from medseg.batch.run import Done, Failed
+from medseg.batch.values import Done, Failed
 from medseg.spec import BatchSpec
 from medseg.testing import series
 

@@ -12,9 +12,9 @@ import pytest
 from medseg import cli, io, presets
 from medseg.batch import Case, Input, Ledger
 from medseg.batch.cases import Named
-from medseg.batch.ledger import Output, Result
 from medseg.batch.report import write_report
 from medseg.batch.tables import write_tables
+from medseg.batch.values import Output, Result
 
 from .conftest import RULE, batch, results
 
