@@ -15,6 +15,7 @@ import typer
 
 from medseg.cli import cases
 from medseg.cli.common import Defaulted, progress, results_folder, say, table
+from medseg.errors import SpecError
 
 if TYPE_CHECKING:
     from medseg.batch import Case
@@ -78,7 +79,9 @@ def run(
 
     limits = {"jobs": jobs, "threads": threads, "seconds": seconds, "memory": memory}
     spec = parse(BatchSpec, limits | {"case": cases.case_spec(locals())}, "options")
-    found = _found(given, pattern, where or [], limit, spec)
+    if given.is_dir() and output.is_dir() and output.samefile(given):
+        raise SpecError(f"--output {output} is also the input; choose another folder, or results become inputs")
+    found = [one for one in _found(given, pattern, where or [], spec) if not _is_result(one, output)][:limit]
     if dry_run:
         return _show(found, as_json)
     with results_folder(output):
@@ -136,7 +139,7 @@ def _ledger(folder: Path) -> Any:
     return Ledger(folder, new=False)
 
 
-def _found(given: Path, pattern: str | None, where: list[str], limit: int | None, spec: BatchSpec) -> list[Case]:
+def _found(given: Path, pattern: str | None, where: list[str], spec: BatchSpec) -> list[Case]:
     """The cases asked for."""
     from medseg.batch import discover
     from medseg.batch.cases import chosen
@@ -156,7 +159,12 @@ def _found(given: Path, pattern: str | None, where: list[str], limit: int | None
     kept, left_out = chosen(discover(given, pattern, roles), facts)
     if left_out:
         say(f"medseg: {left_out} cases are left out by --where")
-    return kept[:limit]
+    return kept
+
+
+def _is_result(case: Case, output: Path) -> bool:
+    """Whether a case lies in the output folder, as where that is part of the input: what was found is not looked at again."""
+    return any(output.absolute() in file.absolute().parents for file in case.files)
 
 
 def _show(found: list[Case], as_json: bool) -> int:
