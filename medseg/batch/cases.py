@@ -8,7 +8,7 @@ import hmac
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medseg.errors import InputError, MedsegError
@@ -55,6 +55,8 @@ class Case:
         BIDS folder below the root, such as "sub-01/anat"; else empty.
     fault : str
         Why it cannot be done, where that shows before it is read.
+    name : str
+        Name that the key has for it; kept as long as the content is the same.
     """
 
     kind: str
@@ -63,6 +65,7 @@ class Case:
     label: str = ""
     place: str = ""
     fault: str = ""
+    name: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -117,8 +120,10 @@ def named(cases: Iterable[Case], secret: bytes) -> Iterator[Named]:
             hashes, digest = (), hmac.new(secret, place, hashlib.sha256).hexdigest()
             told = error.strerror if isinstance(error, OSError) and error.strerror else "a file is missing or damaged"
             fault = case.fault or f"the input cannot be read ({told}); check the path and its permissions"
-            case = Case(case.kind, case.inputs, case.facts, case.label, case.place, fault)
+            case = replace(case, fault=fault)
         name = case.label or f"case-{digest[:12]}"
+        if re.fullmatch(rf"{re.escape(name)}(-\d+)?", case.name):
+            name = case.name
         number = 1
         while (unique := name if number == 1 else f"{name}-{number}").casefold() in taken:
             number += 1

@@ -13,7 +13,7 @@ from medseg.errors import FormatError
 from medseg.ops.files import write_whole
 
 NAME = "key.csv"
-_COLUMNS = ("case", "kind", "label", "place", "input", "role", "series", "file")
+_COLUMNS = ("case", "kind", "label", "place", "input", "role", "series", "fault", "file")
 
 
 def read_key(folder: Path) -> dict[str, Case]:
@@ -27,21 +27,22 @@ def read_key(folder: Path) -> dict[str, Case]:
     path = folder / NAME
     if not path.exists():
         return {}
-    kinds: dict[str, tuple[str, str, str]] = {}
+    told: dict[str, tuple[str, str, str, str]] = {}
     parts: dict[str, dict[int, Input]] = {}
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
             for row in csv.DictReader(stream, strict=True):
                 name, number = row["case"], int(row["input"])
-                kinds[name] = row["kind"], row["label"], row["place"]
+                told[name] = row["kind"], row["label"], row["place"], row["fault"]
                 one = parts.setdefault(name, {}).get(number, Input((), row["role"], row["series"]))
                 parts[name][number] = Input((*one.files, Path(row["file"])), one.role, one.series)
     except (csv.Error, KeyError, ValueError, TypeError):
         raise FormatError(f"{path}: is damaged; move it away and run the batch again") from None
-    return {
-        name: Case(kind, tuple(parts[name][n] for n in sorted(parts[name])), label=label, place=place)
-        for name, (kind, label, place) in kinds.items()
-    }
+    cases = {}
+    for name, (kind, label, place, fault) in told.items():
+        inputs = tuple(parts[name][number] for number in sorted(parts[name]))
+        cases[name] = Case(kind, inputs, label=label, place=place, fault=fault, name=name)
+    return cases
 
 
 def write_key(folder: Path, cases: Iterable[Named]) -> list[str]:
@@ -68,7 +69,7 @@ def _rows(name: str, case: Case) -> Iterable[tuple[str | int, ...]]:
         for file in one.files:
             # a path with a NUL was never a file; csv cannot hold one
             text = os.path.abspath(str(file).replace("\0", ""))
-            yield name, case.kind, case.label, case.place, number, one.role, one.series, text
+            yield name, case.kind, case.label, case.place, number, one.role, one.series, case.fault, text
 
 
 def _places(case: Case) -> tuple[str, ...]:

@@ -151,21 +151,22 @@ class Ledger:
 
     def requeue(self, broken: Callable[[Sequence[Output]], bool], failed: bool = False) -> tuple[int, int]:
         """Queue what was done here and whose files are gone or changed, and, if asked, what failed; say how many of each."""
-        lost, again = 0, 0
+        done = self._rows("JOIN mine USING (id) WHERE state = 'done'")
+        lost = [
+            row["id"] for row in done if broken(self.outputs(row["id"]))
+        ]  # which takes its time, so not in a transaction
         with self.locked():
-            for row in self._rows("JOIN mine USING (id) WHERE state = 'done'"):
-                if broken(self.outputs(row["id"])):
-                    self._reset(row["id"])
-                    lost += 1
-            for row in self._rows("JOIN mine USING (id) WHERE state = 'failed'") if failed else ():
-                self._reset(row["id"])
-                again += 1
-        return lost, again
+            again = [row["id"] for row in self._rows("JOIN mine USING (id) WHERE state = 'failed'")] if failed else []
+            for id in lost:
+                self._reset(id, "done")
+            for id in again:
+                self._reset(id, "failed")
+        return len(lost), len(again)
 
-    def _reset(self, id: int) -> None:
+    def _reset(self, id: int, state: str) -> None:
         self._base.execute(
-            "UPDATE cases SET state = 'queued', strikes = 0, token = '', error_class = '', error = '' WHERE id = ?",
-            (id,),
+            "UPDATE cases SET state = 'queued', strikes = 0, token = '', error_class = '', error = '' WHERE id = ? AND state = ?",
+            (id, state),
         )
 
     # ------------------------------------------------------------ one case

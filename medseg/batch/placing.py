@@ -46,22 +46,26 @@ def place(staged: Path, folder: Path, files: Iterable[Output]) -> None:
     OutputError
         A folder cannot be made or written, or is a link that leads elsewhere.
     """
-    top = folder.resolve()
-    homes = set()
-    for one in files:
-        final = folder / one.path
-        make(final.parent)
-        if top not in final.parent.resolve().parents and final.parent.resolve() != top:
-            raise OutputError(f"{Path(one.path).parent}: leads out of the output folder; remove the link")
-        try:
+    top, placed, homes = folder.resolve(), [], {folder}
+    try:
+        for one in files:
+            final = folder / one.path
+            make(final.parent)
+            if top not in final.resolve().parents:
+                raise OutputError(f"{Path(one.path).parent}: leads out of the output folder; remove the link")
             os.replace(staged / one.path, final)
-        except OSError as error:
-            fault = OutputError(f"{one.path}: cannot be written ({error.strerror}); check space and permission")
-            fault.errno = error.errno
-            raise fault from None
-        homes.add(final.parent)
-    for home in homes | {folder}:
-        sync_folder(home)
+            placed.append(final)
+            homes |= {home for home in final.parents if folder in home.parents}
+        for home in homes:
+            sync_folder(home)
+    except OSError as error:
+        for final in placed:  # or a case that failed would leave half of its files
+            final.unlink(missing_ok=True)
+        if isinstance(error, OutputError):
+            raise
+        fault = OutputError(f"{one.path}: cannot be written ({error.strerror}); check space and permission")
+        fault.errno = error.errno
+        raise fault from None
 
 
 def broken(folder: Path, files: Iterable[Output]) -> bool:

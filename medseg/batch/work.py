@@ -25,7 +25,7 @@ from typing import Any
 
 from medseg.batch.cases import Case, Scrubber
 from medseg.batch.values import Result
-from medseg.errors import InputError, MedsegError, MedsegWarning, OutputError
+from medseg.errors import DeviceError, InputError, MedsegError, MedsegWarning, OutputError
 from medseg.spec import BatchSpec
 
 STAGES = ("read", "find", "write")
@@ -296,3 +296,5 @@ def start(line: Connection, spec: BatchSpec) -> None:
             worker.serve()
         except MedsegError as error:  # of the model or the device: no case can be done
             line.send(("broken", "", error))
+        except Exception as error:
+            line.send(("broken", "", DeviceError(_failure(error, Scrubber((), "")).error)))

@@ -28,6 +28,7 @@ def done(folder, out, **limits):
     return [e for e in events if isinstance(e, Done)], [e for e in events if isinstance(e, Failed)]
 
 
+@pytest.mark.slow
 def test_a_case_over_its_time(study, tmp_path):
     # each pixel of the noise is an object of its own, so that measuring takes minutes
     noise = np.random.default_rng(0).integers(0, 255, (4000, 4000)).astype(np.uint8)
@@ -109,6 +110,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk(small_disk, tmp_path):
     study, out = fill(tmp_path / "in", 20), small_disk / "out"
     full = batch(study, "-o", out, *RULE, code=3)
@@ -122,6 +124,7 @@ def test_a_full_disk(small_disk, tmp_path):
     assert len(results(out)) == 4 * 20
 
 
+@pytest.mark.slow
 def test_a_folder_that_may_not_be_written(study, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

@@ -52,7 +52,7 @@ def kill_and_resume(study, tmp_path, points, seed):
 
 
 def test_kill_9_and_resume(study, tmp_path):
-    kill_and_resume(study, tmp_path, 3, seed=1)
+    kill_and_resume(study, tmp_path, 1, seed=1)
 
 
 @pytest.mark.slow
@@ -60,6 +60,7 @@ def test_kill_9_at_50_points_of_20_cases(tmp_path):
     kill_and_resume(fill(tmp_path / "in", 20), tmp_path, 50, seed=2)
 
 
+@pytest.mark.slow
 def test_four_on_one_folder_do_each_case_once(tmp_path):
     study, out = fill(tmp_path / "in", 16), tmp_path / "out"
     running = [start(study, "-o", out, *RULE) for _ in range(4)]
@@ -73,6 +74,7 @@ def test_four_on_one_folder_do_each_case_once(tmp_path):
         assert [row["attempts"] for row in ledger.cases("done")] == [1] * 16
 
 
+@pytest.mark.slow
 def test_the_claim_of_a_dead_worker_is_taken_over(study, tmp_path):
     out = tmp_path / "out"
     batch(study, "-o", out, *RULE)
@@ -120,6 +122,7 @@ def test_what_was_changed_or_removed_is_made_again(study, tmp_path):
     check(out, whole)
 
 
+@pytest.mark.slow
 def test_other_options_are_another_result(study, tmp_path):
     out = tmp_path / "out"
     batch(study, "-o", out, *RULE)

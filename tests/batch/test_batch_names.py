@@ -107,6 +107,7 @@ def test_forty_identifiers_are_nowhere_but_in_the_key(tmp_path, save):
     assert any(w in (out / "key.csv").read_text() for w in WORDS)
 
 
+@pytest.mark.slow
 def test_the_key_is_its_owners_alone_and_leads_back(study, tmp_path):
     before = os.umask(0)
     try:
@@ -147,6 +148,7 @@ def test_hostile_names(tmp_path):
     assert sorted(path for path in tmp_path.rglob("*") if out not in (path, *path.parents)) == before
 
 
+@pytest.mark.slow
 def test_a_link_in_the_output_folder_is_not_followed(study, tmp_path):
     out, outside = tmp_path / "out", tmp_path / "outside"
     batch(study, "-o", out, *RULE)
@@ -192,3 +194,18 @@ def test_equal_content_keeps_its_own_case(tmp_path):
 )
 def test_names_are_taken_out_of_text(text, clean):
     assert Scrubber([Path("/data/Smith_A/Doe.nii.gz")], "case-1")(text) == clean
+
+
+def test_the_key_keeps_names_and_faults(tmp_path):
+    for name in ("a", "b"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", field(1))
+    cases = [Case("file", (Input((tmp_path / f"{n}.tif",)),), fault="why" if n == "b" else "") for n in "ab"]
+    every = list(named(cases, b"secret"))
+    write_key(tmp_path, every)
+    second = read_key(tmp_path)[every[1].name]
+    assert second.fault == "why" and second.name.endswith("-2")
+    (alone,) = named([second], b"secret")
+    assert (alone.name, alone.digest) == (every[1].name, every[1].digest)
+    tifffile.imwrite(tmp_path / "b.tif", field(2))
+    (changed,) = named([second], b"secret")
+    assert changed.name == f"case-{changed.digest[:12]}" != every[1].name

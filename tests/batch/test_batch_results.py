@@ -34,6 +34,7 @@ def test_tables_and_provenance(study, tmp_path):
         assert told["geometry"]["shape"] == [64, 80] and told["geometry"]["spacing_mm"] is None
 
 
+@pytest.mark.slow
 def test_the_same_again_is_the_same(study, tmp_path):
     batch(study, "-o", tmp_path / "one", *RULE)
     batch(study, "-o", tmp_path / "two", *RULE, "--jobs", "2")
@@ -42,6 +43,7 @@ def test_the_same_again_is_the_same(study, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_model_finds_what_a_single_call_finds(tmp_path, capsys, one_thread):
     study = tmp_path / "in"
     study.mkdir()
