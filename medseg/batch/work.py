@@ -101,7 +101,8 @@ class Worker:
         try:
             while (task := self._line.recv()) is not None:
                 job = _Job(task, Scrubber(task.case.files, task.name, task.folder))
-                self._step("read", job, self._load)
+                with _ALOUD:
+                    self._step("read", job, self._load)
                 self._read.put(job)
             self._read.put(None)
         except (EOFError, OSError):
@@ -109,7 +110,8 @@ class Worker:
 
     def _writing(self) -> None:
         while (job := self._found.get()) is not None:
-            self._step("write", job, self._write)
+            with _ALOUD:
+                self._step("write", job, self._write)
             job.image = job.found = None  # or it would be held until the next case is here
             self._say("failed" if job.failure else "done", job.task.token, job.failure or job.result)
 
@@ -243,12 +245,11 @@ def _wanted(spec: BatchSpec) -> frozenset[str]:
 
 @contextmanager
 def _listening(job: _Job) -> Iterator[None]:
-    """Keep what is warned of as notes of the case."""
-    with _ALOUD:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", MedsegWarning)
-            yield
-        job.notes += [job.scrub(str(w.message)) for w in caught if issubclass(w.category, MedsegWarning)]
+    """Keep what is warned of as notes of the case. One step at a time does so: `_ALOUD`."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MedsegWarning)
+        yield
+    job.notes += [job.scrub(str(w.message)) for w in caught if issubclass(w.category, MedsegWarning)]
 
 
 def _seed(number: int) -> None:
