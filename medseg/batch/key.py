@@ -46,14 +46,14 @@ def read_key(folder: Path) -> dict[str, Case]:
 
 
 def write_key(folder: Path, cases: Iterable[Named]) -> list[str]:
-    """Add cases to the key, and return names of cases that the same files had before their content changed.
+    """Add cases to the key, and return names that files had before, alone or with others: what those were is no case any more.
 
     Whoever calls this holds a lock on the folder: two processes that add at a time would lose one another's cases.
     """
     known: dict[str, Case] = read_key(folder)
     now = {one.name: one.case for one in cases}
-    places = {_places(case): name for name, case in now.items()}
-    gone = [name for name, case in known.items() if name not in now and _places(case) in places]
+    places = {place for case in now.values() for place in _places(case)}
+    gone = [name for name, case in known.items() if name not in now and places.intersection(_places(case))]
     known |= now
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
@@ -72,5 +72,6 @@ def _rows(name: str, case: Case) -> Iterable[tuple[str | int, ...]]:
             yield name, case.kind, case.label, case.place, number, one.role, one.series, case.fault, text
 
 
-def _places(case: Case) -> tuple[str, ...]:
-    return tuple(os.path.abspath(str(file).replace("\0", "")) for file in case.files)
+def _places(case: Case) -> list[tuple[str, str]]:
+    """Every file of a case, with the series in it that is meant."""
+    return [(one.series, os.path.abspath(str(file).replace("\0", ""))) for one in case.inputs for file in one.files]

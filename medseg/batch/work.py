@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,7 @@ def start(line: Connection, spec: BatchSpec) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
+    threading.Thread(target=_orphaned, daemon=True).start()
     with suppress(EOFError, BrokenPipeError):
         try:
             worker = Worker(line, spec)
@@ -299,3 +301,11 @@ def start(line: Connection, spec: BatchSpec) -> None:
             line.send(("broken", "", error))
         except Exception as error:
             line.send(("broken", "", DeviceError(_failure(error, Scrubber((), "")).error)))
+
+
+def _orphaned() -> None:
+    """End as soon as the supervisor has: nobody would take the result, and who goes on needs the memory."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

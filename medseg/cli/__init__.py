@@ -30,6 +30,7 @@ from medseg.cli import (
     series,
     split,
     train,
+    watch,
 )
 from medseg.cli.common import fault, say, why
 from medseg.errors import InputError, MedsegError, OutputError
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.command("segment")(segment.segment)
 app.add_typer(batch.app, name="batch")
+app.command("watch")(watch.watch)
 app.command("separate")(separate.separate)
 app.command("measure")(measure.measure)
 app.command("follow")(follow.follow)

@@ -15,7 +15,7 @@ import typer
 
 from medseg.cli import cases
 from medseg.cli.common import Defaulted, progress, results_folder, say, table
-from medseg.errors import SpecError
+from medseg.errors import MissingError, SpecError
 
 if TYPE_CHECKING:
     from medseg.batch import Case
@@ -75,17 +75,17 @@ def run(
     A call that is repeated goes on where the last one stopped, whatever stopped it. Several calls may share a folder.
     Cases are named by hashes; key.csv, readable by its owner alone, says which is which. For research use only.
     """
-    from medseg.spec import BatchSpec, parse
-
-    limits = {"jobs": jobs, "threads": threads, "seconds": seconds, "memory": memory}
-    spec = parse(BatchSpec, limits | {"case": cases.case_spec(locals())}, "options")
-    if given.is_dir() and output.is_dir() and output.samefile(given):
-        raise SpecError(f"--output {output} is also the input; choose another folder, or results become inputs")
-    found = [one for one in _found(given, pattern, where or [], spec) if not _is_result(one, output)][:limit]
+    spec = batch_spec(locals())
+    kept, left_out = cases_of(given, output, pattern, where or [], spec)
+    if left_out:
+        say(f"medseg: {left_out} cases are left out by --where")
+    if not kept:
+        raise MissingError(f"{given}: no case is left by --where; see what they say with --dry-run")
+    found = kept[:limit]
     if dry_run:
         return _show(found, as_json)
     with results_folder(output):
-        return _work(found, output, spec, resume, as_json)
+        return work(found, output, spec, resume, as_json)
 
 
 @app.command("status")
@@ -121,7 +121,7 @@ def retry(folder: Folder, as_json: AsJson = False) -> int:
     if not found:
         say("medseg: nothing failed and nothing is left to do")
         return 0
-    return _work(found, folder, spec, True, as_json)
+    return work(found, folder, spec, True, as_json)
 
 
 @app.command("report")
@@ -139,11 +139,23 @@ def _ledger(folder: Path) -> Any:
     return Ledger(folder, new=False)
 
 
-def _found(given: Path, pattern: str | None, where: list[str], spec: BatchSpec) -> list[Case]:
-    """The cases asked for."""
+def batch_spec(given: dict[str, Any]) -> BatchSpec:
+    """Return what the options of a command say, by name, as a spec."""
+    from medseg.spec import BatchSpec, parse
+
+    limits = {name: given[name] for name in ("jobs", "threads", "seconds", "memory")}
+    return parse(BatchSpec, limits | {"case": cases.case_spec(given)}, "options")
+
+
+def cases_of(
+    given: Path, output: Path, pattern: str | None, where: list[str], spec: BatchSpec
+) -> tuple[list[Case], int]:
+    """Return the cases asked for, and how many are left out."""
     from medseg.batch import discover
     from medseg.batch.cases import chosen
 
+    if given.is_dir() and output.is_dir() and output.samefile(given):
+        raise SpecError(f"--output {output} is also the input; choose another folder, or results become inputs")
     facts = {}
     for text in where:
         name, mark, value = text.partition("=")
@@ -156,10 +168,7 @@ def _found(given: Path, pattern: str | None, where: list[str], spec: BatchSpec) 
 
         about = read_header(find(spec.case.model)).preprocess
         roles = about.channels if len(about.channels) > 1 else ()
-    kept, left_out = chosen(discover(given, pattern, roles), facts)
-    if left_out:
-        say(f"medseg: {left_out} cases are left out by --where")
-    return kept
+    return chosen((one for one in discover(given, pattern, roles) if not _is_result(one, output)), facts)
 
 
 def _is_result(case: Case, output: Path) -> bool:
@@ -190,8 +199,8 @@ def _show(found: list[Case], as_json: bool) -> int:
     return 0
 
 
-def _work(found: list[Case], folder: Path, spec: BatchSpec, again: bool, as_json: bool) -> int:
-    """Do the cases and write what sums them up; returns the exit code."""
+def work(found: list[Case], folder: Path, spec: BatchSpec, again: bool, as_json: bool) -> int:
+    """Do cases, and write what sums up all of the folder; returns the exit code."""
     from medseg.batch import Ledger
     from medseg.batch import run as events
 

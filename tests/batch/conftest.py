@@ -38,18 +38,18 @@ def study(tmp_path: Path) -> Path:
     return fill(tmp_path / "in", 6)
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "medseg", "batch", *map(str, arguments)]
+def command(*arguments: str | Path, name: str = "batch") -> list[str]:
+    return [sys.executable, "-m", "medseg", name, *map(str, arguments)]
 
 
 def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
-def start(*arguments: str | Path, **more: str) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, name: str = "batch", **more: str) -> subprocess.Popen[str]:
     """The command in a process group of its own."""
     return subprocess.Popen(
-        command(*arguments), env=environment(**more), text=True, start_new_session=True,
+        command(*arguments, name=name), env=environment(**more), text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
