@@ -18,7 +18,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,13 +26,12 @@ from typing import Any
 
 from medseg.batch.cases import Case, Scrubber
 from medseg.batch.values import Result
-from medseg.errors import DeviceError, InputError, MedsegError, MedsegWarning, OutputError
+from medseg.errors import DeviceError, MedsegError, MedsegWarning, OutputError
 from medseg.spec import BatchSpec
 
 STAGES = ("read", "find", "write")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_TEXT = "there is no space left for the results; make room and run the batch again"
-_PLAIN = frozenset({"red", "green", "blue", "gray"})
 # Reading and writing collect warnings, which Python keeps for the process as a whole: one at a time.
 _ALOUD = threading.Lock()
 
@@ -77,11 +76,12 @@ class Worker:
     """The steps of the cases of one process, and the line to the supervisor."""
 
     def __init__(self, line: Connection, spec: BatchSpec) -> None:
+        from medseg.batch.images import known_channels
         from medseg.case import finder
 
         self._line, self._spec, self._lock = line, spec, threading.Lock()
         self._source = finder(spec.case)
-        self._known = _PLAIN | _wanted(spec)
+        self._known = known_channels(spec)
         self._read: queue.Queue[_Job | None] = queue.Queue(1)
         self._found: queue.Queue[_Job | None] = queue.Queue(1)
 
@@ -135,8 +135,10 @@ class Worker:
             self._line.send((what, token, more))
 
     def _load(self, job: _Job) -> None:
+        from medseg.batch.images import load
+
         with _listening(job):
-            image = _image(job.task.case, self._spec, self._known)
+            image = load(job.task.case, self._spec, self._known)
             image.voxels()  # here and now, while another case is computed
         job.image = image
 
@@ -200,48 +202,6 @@ class Worker:
             "instances": len(found),
             "seconds": {stage: round(s, 3) for stage, s in job.seconds.items()},
         }
-
-
-def _image(case: Case, spec: BatchSpec, known: frozenset[str]) -> Any:
-    """The image of a case, all its inputs put together, under channel names that say nothing about anybody."""
-    from medseg.case import read
-    from medseg.preprocess import combine
-
-    plain = spec.case.model_copy(update={"channels": None})
-    parts = {}
-    for one in case.inputs:
-        path = one.files[0] if len(one.files) == 1 and not one.series else one.files
-        parts[one.role] = read(path, plain, one.series or None)
-    if len(parts) < len(case.inputs):
-        raise InputError("two inputs have the same role; give each its own")
-    image = _chosen(combine(parts) if len(parts) > 1 else parts[case.inputs[0].role], spec)
-    if len(parts) > 1 or case.inputs[0].series:
-        return image  # its channels are named by roles, or by what DICOM calls red, green and blue
-    names = tuple(
-        n if n.lower() in known or n.isdecimal() and len(n) < 3 else str(i) for i, n in enumerate(image.channels)
-    )
-    return replace(image, channels=names if len(set(names)) == len(names) else ())
-
-
-def _chosen(image: Any, spec: BatchSpec) -> Any:
-    if spec.case.channels is None:
-        return image
-    try:
-        return image.select(spec.case.channels)
-    except InputError:  # its message lists names that the file gives
-        asked = ", ".join(map(str, spec.case.channels))
-        raise InputError(f"there is no channel {asked} among the {len(image.channels)} of the image") from None
-
-
-def _wanted(spec: BatchSpec) -> frozenset[str]:
-    """Channels that a model or a person names."""
-    from medseg.model import find, read_header
-
-    asked = {str(name).lower() for name in spec.case.channels or ()}
-    if spec.case.model is None:
-        return frozenset(asked)
-    about = read_header(find(spec.case.model)).preprocess
-    return frozenset(asked | {name.lower() for name in (*about.channels, *about.optional)})
 
 
 @contextmanager
