@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from medseg.batch.cases import Case
+from medseg.batch.cases import Case, Input
 from medseg.case import read
-from medseg.errors import InputError
+from medseg.errors import FormatError, InputError
 from medseg.image import Image
 from medseg.model import find, read_header
 from medseg.preprocess import combine
-from medseg.spec import BatchSpec
+from medseg.spec import BatchSpec, CaseSpec
 
 _PLAIN = frozenset({"red", "green", "blue", "gray"})
 
@@ -35,8 +35,7 @@ def load(case: Case, spec: BatchSpec, known: frozenset[str]) -> Image:
     plain = spec.case.model_copy(update={"channels": None})
     parts = {}
     for one in case.inputs:
-        path = one.files[0] if len(one.files) == 1 and not one.series else one.files
-        parts[one.role] = read(path, plain, one.series or None)
+        parts[one.role] = _read(one, plain)
     if len(parts) < len(case.inputs):
         raise InputError("two inputs have the same role; give each its own")
     image = _chosen(combine(parts) if len(parts) > 1 else parts[case.inputs[0].role], spec)
@@ -46,6 +45,16 @@ def load(case: Case, spec: BatchSpec, known: frozenset[str]) -> Image:
         n if n.lower() in known or n.isdecimal() and len(n) < 3 else str(i) for i, n in enumerate(image.channels)
     )
     return replace(image, channels=names if len(set(names)) == len(names) else ())
+
+
+def _read(one: Input, spec: CaseSpec) -> Image:
+    path = one.files[0] if len(one.files) == 1 and not one.series else one.files
+    try:
+        return read(path, spec)
+    except FormatError:  # of files that hold several series, the key says which; alone, a series may have another key
+        if not one.series:
+            raise
+        return read(path, spec, one.series)
 
 
 def _chosen(image: Image, spec: BatchSpec) -> Image:

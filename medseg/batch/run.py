@@ -25,6 +25,7 @@ from medseg.batch.values import Done, Enrolled, Event, Failed, Known, Result, St
 from medseg.batch.work import FULL, FULL_TEXT, Failure, Task
 from medseg.batch.workers import Held, Slot
 from medseg.errors import OutputError
+from medseg.ops.files import sweep
 from medseg.spec import BatchSpec
 
 _AHEAD = 3  # cases a worker has: one is read, one computed, one written
@@ -94,6 +95,7 @@ class _Supervisor:
 
     def events(self) -> Iterator[Event]:
         """Work until nothing is left, or nothing can be done."""
+        sweep(self._ledger.folder)
         try:
             yield from self._work()
         except OutputError as error:  # of the ledger: a full disk has no room for that either

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from medseg.batch.cases import Named
 from medseg.batch.values import Claim
 from medseg.batch.work import Task, start
+from medseg.ops.files import alive
 from medseg.spec import BatchSpec
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def dead(worker: str) -> bool:
     if host != socket.gethostname() or not number.isdecimal():
         return False
     now = _born(int(number))
-    return now != born if Path("/proc/self/stat").exists() else not _there(int(number))
+    return now != born if Path("/proc/self/stat").exists() else not alive(int(number))
 
 
 def _born(pid: int) -> str:
@@ -136,13 +137,3 @@ def _born(pid: int) -> str:
         return "" if fields[0] in "ZX" else fields[19]
     except (OSError, IndexError):
         return ""
-
-
-def _there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

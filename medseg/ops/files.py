@@ -39,7 +39,7 @@ def write_whole(path: str | Path, data: bytes, mode: int = 0o666) -> None:
 def whole(path: str | Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A file to write into that becomes ``path`` when the block ends, and nothing if it raises; see `write_whole`."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, mode), "wb") as file:
             yield file
@@ -65,3 +65,24 @@ def sync_folder(folder: str | Path) -> None:
         os.fsync(place)
     finally:
         os.close(place)
+
+
+def sweep(folder: Path) -> None:
+    """Remove half-written files of processes of this machine that were killed; those of living ones stay."""
+    for file in folder.glob(".*.part"):
+        pid = file.name.split(".")[-2].partition("-")[0]
+        if pid.isdecimal() and not alive(int(pid)):
+            file.unlink(missing_ok=True)
+
+
+def alive(pid: int) -> bool:
+    """Whether there is a process of this number; where that cannot be told, there is."""
+    if os.name == "nt":  # where the question would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -98,6 +98,15 @@ def test_a_damaged_series_among_good_ones(tmp_path):
     assert done.stderr.count("medseg: error: case-") == 2
 
 
+def test_flat_images_of_one_series(tmp_path):
+    planes = series.stack(3, shape=(64, 64))
+    for plane in planes:  # without a place in space each is an image of its own
+        del plane.dataset.ImagePositionPatient, plane.dataset.ImageOrientationPatient
+    series.save(tmp_path / "in", planes)
+    good, bad = done(tmp_path / "in", tmp_path / "out")
+    assert bad == [] and len({one.name for one in good}) == 3
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 1 MB."""
