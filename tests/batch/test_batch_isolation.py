@@ -99,7 +99,7 @@ def test_a_damaged_series_among_good_ones(tmp_path):
 
 
 def test_flat_images_of_one_series(tmp_path):
-    planes = series.stack(3, shape=(64, 64))
+    planes = series.stack(3, shape=(64, 64), SOPClassUID="1.2.840.10008.5.1.4.1.1.1", Modality="CR")
     for plane in planes:  # without a place in space each is an image of its own
         del plane.dataset.ImagePositionPatient, plane.dataset.ImageOrientationPatient
     series.save(tmp_path / "in", planes)
