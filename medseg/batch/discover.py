@@ -57,10 +57,11 @@ def discover(given: Path, pattern: str | None = None, roles: Sequence[str] = ())
             return layouts.listed(given, roles)
         return [_file(given)] if not is_dicom(given) else _dicom(given)
     if layouts.is_bids(given):
-        return layouts.bids(given, roles)
-    if folders := layouts.nnunet_folders(given):
-        return layouts.nnunet(folders)
-    cases = _folder(given)
+        cases = layouts.bids(given, roles)
+    elif folders := layouts.nnunet_folders(given):
+        cases = layouts.nnunet(folders)
+    else:
+        cases = _folder(given)
     if not cases:
         raise MissingError(
             f"{given}: holds no case; images in folders below are found by --pattern, such as '{{case}}/image.nii.gz'"

@@ -101,14 +101,17 @@ def nnunet_folders(folder: Path) -> list[Path]:
 
 
 def nnunet(folders: Sequence[Path]) -> list[Case]:
-    """Cases of nnU-Net: files NAME_0000, NAME_0001, ... are channels of one."""
+    """Cases of nnU-Net: files NAME_0000, NAME_0001, ... are channels of one; without such names, each file is a case."""
     cases = []
     for folder in folders:
         parts: dict[str, dict[str, Path]] = {}
-        for file in sorted(folder.iterdir()):
-            found = _CHANNEL.fullmatch(stem(file)) if is_image(file) else None
-            if found:
-                parts.setdefault(found[1], {})[found[2]] = file
+        files = sorted(file for file in folder.iterdir() if is_image(file))
+        numbered = {file: found for file in files if (found := _CHANNEL.fullmatch(stem(file)))}
+        if not numbered:  # as the Medical Segmentation Decathlon has them
+            cases += [Case("nnunet", (Input((file,)),), {"kind": "nnunet", "set": folder.name[:12]}) for file in files]
+            continue
+        for file, found in numbered.items():
+            parts.setdefault(found[1], {})[found[2]] = file
         every = sorted({channel for one in parts.values() for channel in one})
         names = _channel_names(folder, every)
         for one in parts.values():

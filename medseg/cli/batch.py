@@ -80,7 +80,7 @@ def run(
     if left_out:
         say(f"medseg: {left_out} cases are left out by --where")
     if not kept:
-        raise MissingError(f"{given}: no case is left by --where; see what they say with --dry-run")
+        raise MissingError(f"{given}: no case is left; results of earlier runs and what --where leaves out are none")
     found = kept[:limit]
     if dry_run:
         return _show(found, as_json)

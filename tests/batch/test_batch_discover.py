@@ -100,6 +100,17 @@ def test_nnunet(tmp_path):
     assert brief(discover(root / "imagesTs")) == brief(cases)
 
 
+def test_decathlon(tmp_path):
+    touch(
+        tmp_path,
+        "imagesTr/hippo_003.nii.gz",
+        "imagesTr/hippo_004.nii.gz",
+        "labelsTr/hippo_003.nii.gz",
+        "imagesTs/x_0000.nii.gz",
+    )
+    assert brief(discover(tmp_path)) == [[("", f"{name}.nii.gz")] for name in ("hippo_003", "hippo_004", "x_0000")]
+
+
 def test_numbered_images_are_no_channels(tmp_path):
     touch(tmp_path, "field_0001.tif", "field_0002.tif")
     assert len(discover(tmp_path)) == 2
