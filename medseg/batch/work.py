@@ -124,7 +124,7 @@ class Worker:
         self._say("begin", job.task.token, stage)
         try:
             act(job)
-        except Exception as error:  # also a fault of ours in one case must not cost the others
+        except BaseException as error:  # also a fault of ours; decoders in Rust raise what is no Exception
             job.failure = _failure(error, job.scrub)
             job.image = job.found = None
         job.seconds[stage] = time.monotonic() - started
@@ -222,7 +222,7 @@ def _seed(number: int) -> None:
         sys.modules["torch"].manual_seed(number)
 
 
-def _failure(error: Exception, scrub: Scrubber) -> Failure:
+def _failure(error: BaseException, scrub: Scrubber) -> Failure:
     """Why a case failed. Messages of libraries are left out: they may quote a header."""
     full = isinstance(error, OSError) and error.errno in FULL
     name = type(error).__name__

@@ -258,16 +258,18 @@ def _draw(event: Event, bar: Any, task: Any, as_json: bool) -> str:
 
 
 def _summed(ledger: Any) -> int:
-    """Write tables and report; once more if another process finished a case meanwhile."""
+    """Write tables and report; again if another process finished a case meanwhile, which then sums up last itself."""
     from medseg.batch.report import write_report
     from medseg.batch.tables import write_tables
 
-    while True:
+    rows = 0
+    for _ in range(3):
         before = ledger.counts()
         rows = write_tables(ledger)
         write_report(ledger)
         if ledger.counts() == before:
-            return rows
+            break
+    return rows
 
 
 @contextmanager
