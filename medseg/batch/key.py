@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from medseg.batch.cases import Case, Input, Named
@@ -52,8 +52,8 @@ def write_key(folder: Path, cases: Iterable[Named]) -> list[str]:
     """
     known: dict[str, Case] = read_key(folder)
     now = {one.name: one.case for one in cases}
-    places = {place for case in now.values() for place in _places(case)}
-    gone = [name for name, case in known.items() if name not in now and places.intersection(_places(case))]
+    places = {place: name for name, case in now.items() for place in _places(case)}
+    gone = [name for name, case in known.items() if name not in now and _changed(name, case, places)]
     known |= now
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
@@ -75,3 +75,9 @@ def _rows(name: str, case: Case) -> Iterable[tuple[str | int, ...]]:
 def _places(case: Case) -> list[tuple[str, str]]:
     """Every file of a case, with the series in it that is meant."""
     return [(one.series, os.path.abspath(str(file).replace("\0", ""))) for one in case.inputs for file in one.files]
+
+
+def _changed(name: str, case: Case, places: Mapping[tuple[str, str], str]) -> bool:
+    """Whether files of a case are another one's now, by content; one that is listed twice has two names that begin alike."""
+    others = {places[place] for place in _places(case) if place in places}
+    return any(not (name.startswith(other) or other.startswith(name)) for other in others)

@@ -136,8 +136,7 @@ class _Supervisor:
         for one in held:  # first, as it makes room for the ledger on a full disk
             shutil.rmtree(one.task.folder, ignore_errors=True)
         with suppress(OutputError):
-            if held or self._stop:
-                self._ledger.release(self._worker, self._stop)
+            self._ledger.release(self._worker, self._stop)  # also a case that was being handed out or published
             self._sweep()
         with suppress(OSError):
             self._staging.rmdir()

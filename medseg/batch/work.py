@@ -29,7 +29,6 @@ from medseg.batch.values import Result
 from medseg.errors import DeviceError, MedsegError, MedsegWarning, OutputError
 from medseg.spec import BatchSpec
 
-STAGES = ("read", "find", "write")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_TEXT = "there is no space left for the results; make room and run the batch again"
 # Reading and writing collect warnings, which Python keeps for the process as a whole: one at a time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import time
@@ -131,14 +132,13 @@ def _deaf() -> Iterator[None]:
 
 
 def identity() -> str:
-    """Return what tells this process apart from a later one with the same number."""
-    return f"{socket.gethostname()}|{os.getpid()}|{_born(os.getpid())}"
+    """Return what tells a run of this process apart from all others, also of a later process with the same number."""
+    return f"{socket.gethostname()}|{os.getpid()}|{_born(os.getpid())}|{secrets.token_hex(4)}"
 
 
 def dead(worker: str) -> bool:
     """Whether a process of this machine is known to be gone."""
-    host, _, rest = worker.partition("|")
-    number, _, born = rest.partition("|")
+    host, number, born, *_ = (*worker.split("|"), "", "", "")
     if host != socket.gethostname() or not number.isdecimal():
         return False
     now = _born(int(number))

@@ -94,7 +94,7 @@ def test_the_claim_of_a_dead_worker_is_taken_over(study, tmp_path):
 
 
 def test_ctrl_c_leaves_a_clean_ledger(tmp_path):
-    study, out = fill(tmp_path / "in", 30), tmp_path / "out"
+    study, out = fill(tmp_path / "in", 14), tmp_path / "out"
     process = start(study, "-o", out, *RULE)
     assert process.stdout.readline().startswith("case-")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
@@ -108,7 +108,7 @@ def test_ctrl_c_leaves_a_clean_ledger(tmp_path):
     assert not (out / ".staging").exists()
     batch(study, "-o", out, *RULE)
     with closing(Ledger(out, new=False)) as ledger:
-        assert ledger.counts()["done"] == 30
+        assert ledger.counts()["done"] == 14
 
 
 def test_what_was_changed_or_removed_is_made_again(study, tmp_path):

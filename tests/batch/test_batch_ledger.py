@@ -80,9 +80,9 @@ def test_a_claim_lasts_as_long_as_its_heart_beats(tmp_path, monkeypatch):
 
 def test_who_is_dead():
     me = identity()
-    host, pid, _ = me.split("|")
-    assert not dead(me) and not dead("elsewhere|1|1") and not dead("")
-    assert dead(f"{host}|{2**22 - 1}|1") and dead(f"{host}|{pid}|0")
+    host, pid, born, _ = me.split("|")
+    assert me != identity() and not dead(me) and not dead("elsewhere|1|1") and not dead("")
+    assert dead(f"{host}|{2**22 - 1}|1") and dead(f"{host}|{pid}|0|x") and not dead(f"{host}|{pid}|{born}|x")
 
 
 def test_what_failed_is_queued_until_it_is_final(tmp_path):
@@ -158,4 +158,5 @@ def test_a_series_that_grew_supersedes_its_earlier_self(tmp_path):
     assert write_key(tmp_path, [series("case-a", 2), series("case-b", 2, "other")]) == []
     assert write_key(tmp_path, [series("case-a", 2)]) == []
     assert write_key(tmp_path, [series("case-c", 3)]) == ["case-a"]
-    assert set(read_key(tmp_path)) == {"case-a", "case-b", "case-c"}
+    assert write_key(tmp_path, [series("case-c-2", 3)]) == ["case-a"]  # listed twice, and both count
+    assert set(read_key(tmp_path)) == {"case-a", "case-b", "case-c", "case-c-2"}
