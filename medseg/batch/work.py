@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +25,7 @@ from typing import Any
 
 from medseg.batch.cases import Case, Scrubber
 from medseg.batch.values import Result
-from medseg.errors import DeviceError, MedsegError, MedsegWarning, OutputError
+from medseg.errors import DeviceError, MedsegError, MedsegWarning, fault
 from medseg.spec import BatchSpec
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -223,11 +222,8 @@ def _seed(number: int) -> None:
 
 def _failure(error: BaseException, scrub: Scrubber) -> Failure:
     """Why a case failed. Messages of libraries are left out: they may quote a header."""
-    full = isinstance(error, OSError) and error.errno in FULL
     name = type(error).__name__
-    if isinstance(error, OutputError) and not full:
-        return Failure(name, scrub(str(error)))
-    if full:
+    if isinstance(error, OSError) and error.errno in FULL:
         return Failure(name, FULL_TEXT, full=True)
     if isinstance(error, MedsegError):
         return Failure(name, scrub(str(error)))
@@ -236,9 +232,7 @@ def _failure(error: BaseException, scrub: Scrubber) -> Failure:
     if isinstance(error, OSError):
         text = f"cannot be read ({error.strerror or name}); check the path and its permissions"
         return Failure(name, text, again=True)
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
-    return Failure(name, f"internal fault ({name} at {place}); please report it with the command you ran")
+    return Failure(name, fault(error))
 
 
 def start(line: Connection, spec: BatchSpec) -> None:

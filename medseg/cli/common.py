@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
+from medseg import errors
 from medseg.errors import MedsegError, OutputError
 
 if TYPE_CHECKING:
@@ -97,15 +98,10 @@ def why(where: str | Path, error: Exception) -> str:
 
 
 def fault(error: Exception) -> str:
-    """One line about a fault of ours: its kind and place. A library's own message could quote a patient's header."""
+    """One line about a fault of ours, and how to see more of it."""
     if os.environ.get("MEDSEG_TRACEBACK"):
         traceback.print_exception(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
-    return (
-        f"internal fault ({type(error).__name__} at {place}); please report it with the command you ran "
-        "(MEDSEG_TRACEBACK=1 in the environment shows more)"
-    )
+    return f"{errors.fault(error)} (MEDSEG_TRACEBACK=1 in the environment shows more)"
 
 
 def say(line: str) -> None:
