@@ -6,6 +6,8 @@ worker has one at a time until these are done.
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 import signal
 import threading
@@ -30,6 +32,7 @@ from medseg.spec import BatchSpec
 
 _AHEAD = 3  # cases a worker has: one is read, one computed, one written
 _POLL = 0.05  # seconds between looks at time and memory
+_RESERVE = 1 << 17  # bytes kept free for the ledger
 _REST = 0.5  # seconds between looks for work where others have it all
 
 
@@ -90,6 +93,7 @@ class _Supervisor:
         self._worker = workers.identity()
         self._slots: list[Slot] = []
         self._suspects: set[str] = set()
+        self._reserve = ledger.folder / f".reserve.{os.getpid()}-{secrets.token_hex(4)}.part"
         self._beaten = self._looked = 0.0
         self._stop = ""
 
@@ -97,8 +101,9 @@ class _Supervisor:
         """Work until nothing is left, or nothing can be done."""
         sweep(self._ledger.folder)
         try:
+            self._reserve.write_bytes(bytes(_RESERVE))  # given up when the disk is full, so that the ledger can say so
             yield from self._work()
-        except OutputError as error:  # of the ledger: a full disk has no room for that either
+        except OSError as error:
             if error.errno not in FULL:
                 raise
             self._stop = FULL_TEXT
@@ -133,7 +138,9 @@ class _Supervisor:
         for slot in self._slots:
             slot.kill()
         self._slots.clear()
-        for one in held:  # first, as it makes room for the ledger on a full disk
+        with suppress(OSError):
+            self._reserve.unlink()
+        for one in held:
             shutil.rmtree(one.task.folder, ignore_errors=True)
         with suppress(OutputError):
             self._ledger.release(self._worker, self._stop)  # also a case that was being handed out or published

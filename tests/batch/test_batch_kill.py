@@ -90,7 +90,7 @@ def test_the_claim_of_a_dead_worker_is_taken_over(study, tmp_path):
     started = time.monotonic()
     done = batch(study, "-o", out, *RULE)
     assert done.stdout.count("instances in") == 1
-    assert STALE - 1 < time.monotonic() - started < STALE + 8  # of which some seconds start two processes
+    assert STALE - 1 < time.monotonic() - started < STALE + 25  # of which some seconds start two processes
 
 
 def test_ctrl_c_leaves_a_clean_ledger(tmp_path):
