@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import medseg
@@ -66,6 +67,15 @@ def place(staged: Path, folder: Path, files: Iterable[Output]) -> None:
         fault = OutputError(f"{one.path}: cannot be written ({error.strerror}); check space and permission")
         fault.errno = error.errno
         raise fault from None
+
+
+def take_back(folder: Path, files: Iterable[Output]) -> None:
+    """Remove placed files that do not count after all."""
+    for one in files:
+        with suppress(OSError):
+            (folder / one.path).unlink()
+        with suppress(OSError):  # others may lie there too
+            (folder / one.path).parent.rmdir()
 
 
 def broken(folder: Path, files: Iterable[Output]) -> bool:

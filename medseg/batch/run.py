@@ -208,12 +208,18 @@ class _Supervisor:
             shutil.rmtree(held.task.folder, ignore_errors=True)
 
     def _publish(self, held: Held, result: Result) -> Iterator[Event]:
-        folder, claim = held.task.folder, held.claim
+        folder, claim, placed = held.task.folder, held.claim, False
+
+        def place() -> None:
+            nonlocal placed
+            placing.place(folder, self._ledger.folder, result.outputs)
+            placed = True
+
         try:
-            mine = self._ledger.publish(
-                claim, result, lambda: placing.place(folder, self._ledger.folder, result.outputs)
-            )
+            mine = self._ledger.publish(claim, result, place)
         except OutputError as error:
+            if placed:  # and the ledger has no room to say so
+                placing.take_back(self._ledger.folder, result.outputs)
             full = error.errno in FULL
             yield from self._failed(held, Failure("OutputError", FULL_TEXT if full else str(error), full))
             return
