@@ -6,6 +6,9 @@ identify a patient, and never the traceback of a library.
 
 from __future__ import annotations
 
+import os
+import traceback
+
 
 class MedsegError(Exception):
     """Root of every error medseg raises on purpose."""
@@ -49,3 +52,10 @@ class TrainingError(MedsegError, RuntimeError):
 
 class MedsegWarning(UserWarning):
     """Something was decided that the user should know about; it also goes into the result's provenance."""
+
+
+def fault(error: BaseException) -> str:
+    """One line about a fault of ours: its kind and place. A library's own message could quote a patient's header."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "an unknown place"
+    return f"internal fault ({type(error).__name__} at {place}); please report it with the command you ran"

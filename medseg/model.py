@@ -137,14 +137,14 @@ def _is_memory(error: RuntimeError) -> bool:
 
 
 def find(model: str | Path) -> Path:
-    """Path of a model by shipped name or file path.
+    """Path of a model by shipped or added name or file path; a shipped one goes first.
 
     Raises
     ------
     ModelError
-        Neither a shipped model nor a file.
+        Neither a shipped nor an added model nor a file.
     """
-    shipped = presets.weights()
+    shipped = presets.added() | presets.weights()
     if str(model) in shipped:
         return shipped[str(model)]
     path = Path(model)

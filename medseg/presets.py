@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 from medseg.errors import SpecError
@@ -32,6 +34,24 @@ def find_config(name: str) -> Path:
 def weights() -> dict[str, Path]:
     """Shipped model files by name."""
     return {p.stem: p for p in sorted((PACKAGE / "weights").glob("*.safetensors"))}
+
+
+def user_folder() -> Path:
+    """Where models that a user added lie: MEDSEG_MODELS, else a folder of the user as the system has it."""
+    if given := os.environ.get("MEDSEG_MODELS"):
+        return Path(given)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "medseg" / "models"
+
+
+def added() -> dict[str, Path]:
+    """Model files that a user added, by name."""
+    return {p.stem: p for p in sorted(user_folder().glob("*.safetensors")) if not p.name.startswith(".")}
 
 
 def samples() -> Path:

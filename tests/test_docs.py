@@ -45,7 +45,18 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = [p for p in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if p.exists()] + sorted(DOCS.rglob("*.md"))
 SAMPLES = {"fluorescence.tif": "cells.tif", "tissue.tif": "tissue.tif", "ovule.ome.tif": "stack.ome.tif"}
-COMMANDS = typer.main.get_command(cli.app).commands
+
+
+def commands(group: object) -> dict[str, object]:
+    """All commands by name. A group's first one is meant by the name of the group alone."""
+    found = {}
+    for name, one in group.commands.items():
+        inner = getattr(one, "commands", {})
+        found |= {f"{name} {own}" if i else name: c for i, (own, c) in enumerate(inner.items())} or {name: one}
+    return found
+
+
+COMMANDS = commands(typer.main.get_command(cli.app))
 OPTIONS = {name: {o for p in c.params for o in p.opts if o.startswith("-")} for name, c in COMMANDS.items()}
 
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -309,9 +320,9 @@ def test_the_models_page_shows_the_shipped_models():
 
 def test_every_command_is_on_its_page_and_no_other():
     text = read("reference/cli.md")
-    sections = re.findall(r"^## medseg (\w+)$", text, re.MULTILINE)
+    sections = re.findall(r"^## medseg ([\w ]+)$", text, re.MULTILINE)
     overview = [row[0] for row in rows(text.split("\n## ")[0])]
-    assert [f"[`medseg {name}`](#medseg-{name})" for name in sections] == overview
+    assert [f"[`medseg {name}`](#medseg-{name.replace(' ', '-')})" for name in sections] == overview
     assert sorted(sections) == sorted(COMMANDS)
 
 
@@ -340,7 +351,9 @@ def test_every_option_is_on_the_page_with_its_default(name):
 def calls(text: str) -> list[tuple[str, str]]:
     """Every `medseg COMMAND ...` in blocks and in backticks."""
     code = "\n".join([b.text for b in blocks(text) if b.language in ("bash", "console", "text")] + coded(prose(text)))
-    return re.findall(r"(?:^|[ (])medseg ([a-z]+)\b([^\n|;>#]*)", code, re.MULTILINE)
+    found = re.findall(r"(?:^|[ (])medseg ([a-z]+)\b([^\n|;>#]*)", code, re.MULTILINE)
+    longer = [(f"{name} {(rest.split() or [''])[0]}", name, rest) for name, rest in found]
+    return [(full if full in COMMANDS else name, rest) for full, name, rest in longer]
 
 
 @every_page
@@ -459,7 +472,18 @@ def default(field: object) -> str:
 
 @pytest.mark.parametrize(
     "name",
-    ["ModelSpec", "SplitSpec", "SplitSource", "TrainSpec", "DataSpec", "SourceSpec", "NetSpec", "PreprocessSpec"]
+    [
+        "BatchSpec",
+        "CaseSpec",
+        "ModelSpec",
+        "SplitSpec",
+        "SplitSource",
+        "TrainSpec",
+        "DataSpec",
+        "SourceSpec",
+        "NetSpec",
+        "PreprocessSpec",
+    ]
     + ["AugmentSpec", "SemanticSpec", "WatershedSpec", "OffsetSpec"],
 )
 def test_every_key_of_a_spec_is_on_the_page_with_its_default(name):

@@ -1,11 +1,12 @@
 """Files are written whole or not at all, and what the disk says comes as a typed error."""
 
+import errno
 import os
 
 import pytest
 
 from medseg.errors import OutputError
-from medseg.ops.files import write_whole
+from medseg.ops.files import sweep, write_whole
 
 
 def test_the_new_file_replaces_the_old(tmp_path):
@@ -49,3 +50,29 @@ def test_a_folder_in_the_way_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match=r"out\.bin"):
         write_whole(tmp_path / "out.bin", b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["out.bin"]
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path):
+    gone = tmp_path / f".a.csv.{2**22 - 1}-0a1b2c3d.part"
+    kept = [tmp_path / f".a.csv.{os.getpid()}-0a1b2c3d.part", tmp_path / ".a.part", tmp_path / "a.1-2.part"]
+    for file in (gone, *kept):
+        file.touch()
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_file_for_its_owner_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        write_whole(tmp_path / "key", b"x", mode=0o600)
+        write_whole(tmp_path / "open", b"x")
+    finally:
+        os.umask(before)
+    if os.name != "nt":
+        assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("key", "open")] == [0o600, 0o666]
+
+
+def test_the_error_says_what_the_system_said(tmp_path):
+    with pytest.raises(OutputError) as error:
+        write_whole(tmp_path / "nowhere" / "x", b"")
+    assert error.value.errno == errno.ENOENT

@@ -58,11 +58,19 @@ def reading(repeat: int) -> list[Row]:
     return reading(repeat)
 
 
+def batch(repeat: int) -> list[Row]:
+    """A study of small cases with one worker, beside two, and beside a process for each case."""
+    from medseg.bench.batch import batches
+
+    return batches(repeat)
+
+
 BENCHES: dict[str, Callable[[int], list[Row]]] = {
     "startup": startup,
     "segment": segmentation,
     "score": score,
     "io": reading,
+    "batch": batch,
 }
 
 

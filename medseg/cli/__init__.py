@@ -15,6 +15,7 @@ import typer
 
 import medseg
 from medseg.cli import (
+    batch,
     bench,
     combine,
     convert,
@@ -30,6 +31,7 @@ from medseg.cli import (
     split,
     train,
     view,
+    watch,
 )
 from medseg.cli.common import fault, say, why
 from medseg.errors import InputError, MedsegError, OutputError
@@ -42,11 +44,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("segment")(segment.segment)
+app.add_typer(batch.app, name="batch")
+app.command("watch")(watch.watch)
 app.command("separate")(separate.separate)
 app.command("measure")(measure.measure)
 app.command("follow")(follow.follow)
 app.command("demo")(demo.demo)
-app.command("models")(models.models)
+app.add_typer(models.app, name="models")
 app.command("info")(info.info)
 app.command("series")(series.series)
 app.command("convert")(convert.convert)

@@ -10,10 +10,10 @@ from medseg.cli.common import table
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="startup, segment, score or io.")],
+    what: Annotated[str, typer.Argument(help="startup, segment, score, io or batch.")],
     repeat: Annotated[int, typer.Option(min=1, help="Runs of each; the median is shown.")] = 5,
 ) -> int:
-    """Measure start-up, segmentation, scoring or reading on this machine."""
+    """Measure start-up, segmentation, scoring, reading or batches on this machine."""
     from medseg.bench.timing import BENCHES
 
     if what not in BENCHES:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
 
+from medseg import errors
 from medseg.errors import MedsegError, OutputError
 
 if TYPE_CHECKING:
@@ -38,6 +40,16 @@ def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     if values is not None and any(v != int(v) for v in values):
         raise typer.BadParameter(f"{text!r} is no list of whole numbers such as 64,192,192", param_hint=option)
     return None if values is None else tuple(int(v) for v in values)
+
+
+class Defaulted(TyperGroup):
+    """A group of commands whose first one is meant where none is named: ``medseg batch INPUT`` is ``medseg batch run INPUT``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the first command's name in front of arguments that name none."""
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)
 
 
 @contextmanager
@@ -86,15 +98,10 @@ def why(where: str | Path, error: Exception) -> str:
 
 
 def fault(error: Exception) -> str:
-    """One line about a fault of ours: its kind and place. A library's own message could quote a patient's header."""
+    """One line about a fault of ours, and how to see more of it."""
     if os.environ.get("MEDSEG_TRACEBACK"):
         traceback.print_exception(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
-    return (
-        f"internal fault ({type(error).__name__} at {place}); please report it with the command you ran "
-        "(MEDSEG_TRACEBACK=1 in the environment shows more)"
-    )
+    return f"{errors.fault(error)} (MEDSEG_TRACEBACK=1 in the environment shows more)"
 
 
 def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""What commands that find, separate or measure share: which files are written, what findings are called, rules for foreground."""
+"""What commands that find, separate or measure share: which files are written, what findings are called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from medseg.image import Image
     from medseg.instances import Instances
-    from medseg.spec import FindingSpec, MeasureSpec, SeparateSpec
+    from medseg.spec import FindingSpec, MeasureSpec
 
 
 IMAGE = "Image the mask was drawn on, for intensities and DICOM: a file or DICOM folder."
@@ -39,30 +39,6 @@ class Files:
 
         more = {"finding": self.finding, "measures": self.measures, "deidentify": self.deidentify}
         return save_case(instances, image, folder, stem, self.kinds, **more)  # type: ignore[arg-type]
-
-
-class Rules:
-    """A rule in place of a model."""
-
-    def __init__(self, text: str, spec: SeparateSpec, values: str) -> None:
-        from medseg.separate import rule
-
-        self.text, self._rule, self._spec, self._values = text, rule(text), spec, values
-
-    def check(self) -> None:
-        """Nothing to load."""
-
-    def apply(self, image: Image) -> Instances:
-        """The instances of an image."""
-        from medseg.separate import foreground, separate, valued
-
-        quantity = valued(image, self._rule.what, self._values)
-        mask = foreground(quantity, self._rule)
-        found = separate(mask, image.grid, quantity, self._spec, of_each=self._rule.of_each)
-        record = {**found.provenance, "method": f"{self.text}, {found.provenance['method']}"}
-        if image.source:
-            record["source_sha256"] = image.source.content_hash()
-        return type(found)(found.labels, found.grid, found.table, found.classes, record)
 
 
 def kinds(text: str) -> tuple[str, ...]:

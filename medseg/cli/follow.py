@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medseg.cli.common import progress, results_folder
-from medseg.cli.files import Files, Rules, finding, kinds, table_of, tell
+from medseg.cli.files import Files, finding, kinds, table_of, tell
 from medseg.errors import InputError, MedsegWarning
 
 if TYPE_CHECKING:
+    from medseg.case import Rules
     from medseg.follow import Course, Visit
     from medseg.image import Image
     from medseg.instances import Instances
@@ -85,6 +86,7 @@ def follow(
     Writes timeline.html, ledger.csv, ledger.parquet and response.csv, and for each visit what --save names, with the same
     Tracking UID for the same lesion. For research use only.
     """
+    from medseg.case import Rules
     from medseg.follow import follow as run
     from medseg.follow import respond
     from medseg.spec import FollowSpec, MeasureSpec, SeparateSpec, parse

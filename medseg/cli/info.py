@@ -24,7 +24,7 @@ def info(
     """Describe a model (its card) or an image (shape, spacing, channels)."""
     from medseg import presets
 
-    if target in presets.weights() or target.endswith(".safetensors"):
+    if target in presets.weights() | presets.added() or target.endswith(".safetensors"):
         from medseg.model import find, read_header
 
         spec = read_header(find(target))

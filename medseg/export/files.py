@@ -20,7 +20,7 @@ from medseg.io.clinical.sr import ENDS
 from medseg.io.overlay import save_overlay
 from medseg.measure import in_unit, measure
 from medseg.measure.recist import LONG, NODE
-from medseg.spec import FindingSpec, MeasureSpec
+from medseg.spec import CaseSpec, FindingSpec, MeasureSpec
 
 KINDS = {
     "labels": "label image: .tif beside a microscope image, else .nii.gz",
@@ -34,7 +34,7 @@ KINDS = {
     "rtstruct": "DICOM RT structure set",
     "sr": "DICOM structured report (writes the segmentation too)",
 }
-DEFAULT = ("labels", "csv", "overlay")
+DEFAULT: tuple[str, ...] = CaseSpec().save
 
 
 def save_case(
@@ -97,6 +97,14 @@ def save_case(
         )
         chosen = [kind for kind in chosen if kind not in missing]
     return [_one(kind, instances, image, table, folder, stem, finding, deidentify) for kind in chosen]
+
+
+def save_spec(instances: Instances, image: Image, folder: Path, stem: str, spec: CaseSpec) -> list[Path]:
+    """Write the files that a spec names, as `save_case` does."""
+    return save_case(
+        instances, image, folder, stem, spec.save,
+        finding=spec.finding, measures=spec.measure, deidentify=spec.deidentify,
+    )  # fmt: skip
 
 
 def described(table: pd.DataFrame, finding: FindingSpec | None) -> pd.DataFrame:

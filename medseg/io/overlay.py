@@ -32,15 +32,18 @@ def save_overlay(image: Image, instances: Instances, path: str | Path) -> None:
     write_whole(path, out.getvalue())
 
 
-def draw(image: Image, instances: Instances) -> NDArray[np.uint8]:
-    """The overlay as an (y, x, 3) RGB array; rows and columns are scaled to square pixels."""
+def draw(image: Image, instances: Instances, smallest: int = _SMALLEST, largest: int = _LARGEST) -> NDArray[np.uint8]:
+    """The overlay as an (y, x, 3) RGB array; rows and columns are scaled to square pixels.
+
+    The longer side gets at least about ``smallest`` pixels and at most ``largest``.
+    """
     grid, labels = image.grid, instances.labels
     place: tuple[slice, ...] = tuple(slice(0, n) for n in grid.shape)
     if grid.ndim == 3:
         z = busiest_slice(instances)
         place = (slice(z, z + 1), *place[1:])
         labels = labels[z]
-    rows, columns = _pixels(labels.shape, grid.spacing[-2:])
+    rows, columns = _pixels(labels.shape, grid.spacing[-2:], smallest, largest)
     shown = np.ix_(rows, columns)  # a huge image is never whole in memory as floats
     voxels = image.voxels(place)
     plane = voxels.reshape(voxels.shape[0], *voxels.shape[-2:])
@@ -70,13 +73,15 @@ def busiest_slice(instances: Instances) -> int:
     return int(np.lexsort((filled, count))[-1])
 
 
-def _pixels(shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _pixels(
+    shape: tuple[int, ...], spacing: tuple[float, ...], smallest: int, largest: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Which rows and columns to show, repeated or skipped: pixels become square and the picture gets a good size."""
     extent = [n * s for n, s in zip(shape, spacing, strict=True)]
     size = max(shape)
-    if size < _SMALLEST:
-        size *= -(-_SMALLEST // size)
-    unit = max(extent) / min(size, _LARGEST)
+    if size < smallest:
+        size *= -(-smallest // size)
+    unit = max(extent) / min(size, largest)
     out = []
     for n, e in zip(shape, extent, strict=True):
         m = max(1, round(e / unit))

@@ -5,6 +5,8 @@ class. Unknown keys are refused. Specs that come in several kinds are told apart
 """
 
 from medseg.spec.base import Spec, load_yaml, parse
+from medseg.spec.batch import BatchSpec
+from medseg.spec.case import CaseSpec
 from medseg.spec.clicks import ClickSpec
 from medseg.spec.finding import FindingSpec
 from medseg.spec.follow import FollowSpec
@@ -28,6 +30,8 @@ from medseg.spec.training import AugmentSpec, DataSpec, SourceSpec, SplitSource,
 __all__ = [
     "AugmentSpec",
     "ClickSpec",
+    "BatchSpec",
+    "CaseSpec",
     "DataSpec",
     "EmbeddingSpec",
     "FindingSpec",

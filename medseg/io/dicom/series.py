@@ -129,6 +129,21 @@ def listed(path: Given) -> list[Series]:
         return [_described(group, found) for group in found.groups]
 
 
+def survey(folder: Path) -> tuple[list[Series], list[Path]]:
+    """Return what `listed` does, and the folders where damaged files lie and nothing else can be read.
+
+    Raises
+    ------
+    MissingError, FormatError, InputError
+        There is no DICOM image.
+    """
+    with quiet():
+        found = find(folder)
+        series = [_described(group, found) for group in found.groups]
+    homes = {file.parent for one in series for file in one.files}
+    return series, sorted(found.damaged - homes)
+
+
 def _chosen(found: Found, series: str | int | None) -> Group:
     """The group that is meant.
 

@@ -1,0 +1,295 @@
+"""The supervisor: hands cases to workers, watches their time and memory, and records what came of each.
+
+A worker that dies with one case has shown which one kills it. With several, all are queued again, and from then on each
+worker has one at a time until these are done.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from medseg.batch import placing, workers
+from medseg.batch.cases import Case, Named, named
+from medseg.batch.key import write_key
+from medseg.batch.ledger import BEAT, Ledger
+from medseg.batch.settings import fingerprint, remember
+from medseg.batch.values import Done, Enrolled, Event, Failed, Known, Result, Stopped
+from medseg.batch.work import FULL, FULL_TEXT, Failure, Task
+from medseg.batch.workers import Held, Slot
+from medseg.errors import OutputError
+from medseg.ops.files import sweep
+from medseg.spec import BatchSpec
+
+_AHEAD = 3  # cases a worker has: one is read, one computed, one written
+_POLL = 0.05  # seconds between looks at time and memory
+_RESERVE = 1 << 17  # bytes kept free for the ledger
+_REST = 0.5  # seconds between looks for work where others have it all
+
+
+def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = False) -> Generator[Event]:
+    """Work through a study. Several processes may do so in one folder at a time.
+
+    Parameters
+    ----------
+    cases
+        As `discover` finds them.
+    folder
+        Output folder, there already.
+    spec
+        What is done, and how.
+    again
+        Whether cases that failed earlier are tried again.
+
+    Yields
+    ------
+    Known for each input, Enrolled, then Done and Failed as it goes, Stopped if it has to. Whoever closes the generator
+    stops the work; what is half done is queued.
+
+    Raises
+    ------
+    ModelError, DeviceError
+        No case can be done with this model.
+    OutputError
+        The folder or the ledger cannot be written.
+    """
+    options = fingerprint(spec)
+    ledger = Ledger(folder)
+    try:
+        known: list[Named] = []
+        for one in named(cases, bytes.fromhex(ledger.get("secret"))):
+            known.append(one)
+            yield Known(len(known), len(cases))
+        with ledger.locked():
+            ledger.enroll(known, options, write_key(folder, known))
+        remember(folder, spec)
+        if any(one.case.kind == "bids" for one in known):
+            placing.write_bids_description(folder)
+        broken, _ = ledger.requeue(lambda files: placing.broken(folder, files), again)
+        yield Enrolled(ledger.counts(mine=True), broken)
+        supervisor = _Supervisor(ledger, {(one.name, one.digest): one for one in known}, spec)
+        try:
+            yield from supervisor.events()
+        finally:
+            with _undisturbed():
+                supervisor.close()
+    finally:
+        ledger.close()
+
+
+class _Supervisor:
+    def __init__(self, ledger: Ledger, cases: dict[tuple[str, str], Named], spec: BatchSpec) -> None:
+        self._ledger, self._cases, self._spec = ledger, cases, spec
+        self._staging = ledger.folder / placing.STAGING
+        self._worker = workers.identity()
+        self._slots: list[Slot] = []
+        self._suspects: set[str] = set()
+        self._reserve = ledger.folder / f".reserve.{os.getpid()}-{secrets.token_hex(4)}.part"
+        self._beaten = self._looked = 0.0
+        self._stop = ""
+
+    def events(self) -> Iterator[Event]:
+        """Work until nothing is left, or nothing can be done."""
+        sweep(self._ledger.folder)
+        try:
+            self._reserve.write_bytes(bytes(_RESERVE))  # given up when the disk is full, so that the ledger can say so
+            yield from self._work()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._stop = FULL_TEXT
+        if self._stop:
+            yield Stopped(self._stop)
+
+    def _work(self) -> Iterator[Event]:
+        self._sweep()
+        while not self._stop:
+            yield from self._hand_out()
+            busy = [one for one in self._slots if one.held]
+            if not busy:
+                left = self._ledger.counts(mine=True)
+                if not left["queued"] and not left["running"]:
+                    break
+            lines: dict[Any, Slot] = {one.line: one for one in self._slots}
+            if lines:
+                for line in wait(list(lines), _POLL if busy else _REST):
+                    yield from self._hear(lines[line])
+            else:
+                time.sleep(_REST)
+            yield from self._watch()
+        if self._stop:
+            return
+        for one in self._slots:
+            one.dismiss()
+        self._slots.clear()
+
+    def close(self) -> None:
+        """End what runs, and queue what it had."""
+        held = [one for slot in self._slots for one in slot.held.values()]
+        for slot in self._slots:
+            slot.kill()
+        self._slots.clear()
+        with suppress(OSError):
+            self._reserve.unlink()
+        for one in held:
+            shutil.rmtree(one.task.folder, ignore_errors=True)
+        with suppress(OutputError):
+            self._ledger.release(self._worker, self._stop)  # also a case that was being handed out or published
+            self._sweep()
+        with suppress(OSError):
+            self._staging.rmdir()
+
+    # ------------------------------------------------------------ handing out
+
+    def _hand_out(self) -> Iterator[Event]:
+        """Give every worker that has room a case, and start workers as long as there are cases for them."""
+        if time.monotonic() - self._looked > _REST:
+            self._ledger.reclaim(workers.dead)
+            self._looked = time.monotonic()
+        while self._room() and (claim := self._ledger.claim(self._worker)) is not None:
+            one = self._cases[claim.name, claim.input]
+            if one.case.fault:
+                self._ledger.fail(claim, "InputError", one.case.fault, 0.0)
+                yield Failed(claim.name, one.case.fault, True)
+                continue
+            slot = self._emptiest()
+            folder = self._staging / claim.token
+            placing.make(folder)
+            slot.hand(Held(claim, one, Task(claim.token, one.name, one.case, one.hashes, folder, one.case.place)))
+
+    def _room(self) -> bool:
+        return len(self._slots) < self._spec.jobs or any(len(one.held) < self._ahead() for one in self._slots)
+
+    def _ahead(self) -> int:
+        if self._suspects:
+            return 1
+        # towards the end nobody hoards cases that another worker, here or elsewhere, could begin with
+        left = self._ledger.counts(mine=True)["queued"] + sum(len(one.held) for one in self._slots)
+        return max(1, min(_AHEAD, left // self._spec.jobs))
+
+    def _emptiest(self) -> Slot:
+        """A worker for the next case; a new one if all are busy and more may be started."""
+        free = sorted(self._slots, key=lambda one: len(one.held))
+        if (not free or free[0].held) and len(self._slots) < self._spec.jobs:
+            self._slots.append(workers.slot(self._spec))
+            return self._slots[-1]
+        return free[0]
+
+    # ------------------------------------------------------------ hearing
+
+    def _hear(self, slot: Slot) -> Iterator[Event]:
+        try:
+            what, token, more = slot.line.recv()
+        except (EOFError, OSError):
+            yield from self._died(slot, "WorkerDied", "its process was ended, by damaged data or for want of memory")
+            return
+        if what == "broken":
+            raise more
+        held = slot.held.get(token)
+        if held is None:
+            return
+        if what in ("begin", "end"):
+            held.heard(what)
+        elif what == "done":
+            del slot.held[token]
+            yield from self._publish(held, more)
+        else:
+            del slot.held[token]
+            yield from self._failed(held, more)
+            shutil.rmtree(held.task.folder, ignore_errors=True)
+
+    def _publish(self, held: Held, result: Result) -> Iterator[Event]:
+        folder, claim, placed = held.task.folder, held.claim, False
+
+        def place() -> None:
+            nonlocal placed
+            placing.place(folder, self._ledger.folder, result.outputs)
+            placed = True
+
+        try:
+            mine = self._ledger.publish(claim, result, place)
+        except OutputError as error:
+            if placed:  # and the ledger has no room to say so
+                placing.take_back(self._ledger.folder, result.outputs)
+            full = error.errno in FULL
+            yield from self._failed(held, Failure("OutputError", FULL_TEXT if full else str(error), full))
+            return
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._suspects.discard(claim.name)
+        if mine:
+            yield Done(claim.name, result.count, result.seconds)
+
+    def _failed(self, held: Held, why: Failure) -> Iterator[Event]:
+        claim = held.claim
+        if why.full:
+            self._stop = why.error
+            return  # the claim is released with all others
+        final = not (why.again and claim.strikes + 1 < self._spec.tries)
+        if final:
+            self._suspects.discard(claim.name)
+        self._ledger.fail(claim, why.error_class, why.error, held.seconds(), final)
+        yield Failed(claim.name, why.error, final)
+
+    # ------------------------------------------------------------ watching
+
+    def _watch(self) -> Iterator[Event]:
+        """Keep claims alive, and end workers that take too long or too much."""
+        if time.monotonic() - self._beaten > BEAT:
+            self._ledger.beat([token for slot in self._slots for token in slot.held])
+            self._beaten = time.monotonic()
+        for slot in list(self._slots):
+            late = next((one for one in slot.held.values() if one.seconds() > self._spec.seconds), None)
+            if late is not None:
+                text = f"took longer than {self._spec.seconds:g} s; raise --seconds, or leave it out"
+                yield from self._died(slot, "TimeLimit", text, late)
+            elif slot.held and slot.gibibytes() > self._spec.memory:
+                text = f"took more than {self._spec.memory:g} GiB of memory; raise --memory, or leave it out"
+                yield from self._died(slot, "MemoryLimit", text)
+
+    def _died(self, slot: Slot, error_class: str, error: str, culprit: Held | None = None) -> Iterator[Event]:
+        """Record what a worker's end means for the cases it had, and let another take its place."""
+        slot.kill()
+        self._slots.remove(slot)
+        held = list(slot.held.values())
+        if culprit is None and len(held) == 1:
+            culprit = held[0]
+        rest = [one for one in held if one is not culprit]
+        self._ledger.drop([one.claim for one in rest])
+        if culprit is None:
+            self._suspects |= {one.claim.name for one in rest}
+        for one in held:
+            shutil.rmtree(one.task.folder, ignore_errors=True)
+        if culprit is not None:
+            yield from self._failed(culprit, Failure(error_class, error, again=error_class == "WorkerDied"))
+
+    def _sweep(self) -> None:
+        """Remove what dead workers have half written."""
+        with suppress(OSError):
+            found = list(self._staging.iterdir())
+            alive = self._ledger.alive()
+            for folder in found:
+                if folder.name not in alive:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave no claim behind because somebody pressed Ctrl-C twice."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

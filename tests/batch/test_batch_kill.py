@@ -1,0 +1,134 @@
+"""Whatever kills a batch, it goes on: nothing lost, nothing twice, nothing truncated under a final name."""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import time
+from contextlib import closing
+
+import pytest
+
+from medseg.batch import Ledger
+from medseg.batch.ledger import STALE
+from medseg.batch.placing import broken
+
+from .conftest import RULE, batch, end, fill, results, start
+
+
+def check(out, whole):
+    """The folder is that of an uninterrupted run."""
+    assert results(out) == whole
+    with closing(Ledger(out, new=False)) as ledger:
+        rows = ledger.cases()
+        assert len({row["name"] for row in rows}) == len(rows)
+        assert {row["state"] for row in rows} == {"done"}
+        for row in rows:
+            assert not broken(out, ledger.outputs(row["id"]))
+    assert not list(out.rglob("*.part")) and not (out / ".staging").exists()
+
+
+def nothing_is_truncated(out, whole):
+    """What has a final name is whole, while the rest is not there."""
+    for path, digest in results(out).items():
+        assert whole[path] == digest, path
+
+
+def kill_and_resume(study, tmp_path, points, seed):
+    clean = tmp_path / "clean"
+    started = time.monotonic()
+    batch(study, "-o", clean, *RULE)
+    lasts = time.monotonic() - started
+    whole, draw = results(clean), random.Random(seed)
+    for point in range(points):
+        out = tmp_path / f"out{point}"
+        process = start(study, "-o", out, *RULE, "--jobs", str(1 + point % 2))
+        time.sleep(draw.uniform(0.3, 1.05) * lasts)
+        end(process)
+        nothing_is_truncated(out, whole)
+        batch(study, "-o", out, *RULE, "--resume")
+        check(out, whole)
+        shutil.rmtree(out)
+
+
+def test_kill_9_and_resume(study, tmp_path):
+    kill_and_resume(study, tmp_path, 1, seed=1)
+
+
+@pytest.mark.slow
+def test_kill_9_at_50_points_of_20_cases(tmp_path):
+    kill_and_resume(fill(tmp_path / "in", 20), tmp_path, 50, seed=2)
+
+
+@pytest.mark.slow
+def test_four_on_one_folder_do_each_case_once(tmp_path):
+    study, out = fill(tmp_path / "in", 16), tmp_path / "out"
+    running = [start(study, "-o", out, *RULE) for _ in range(4)]
+    told = []
+    for process in running:
+        text, err = process.communicate(timeout=300)
+        assert process.returncode == 0 and "Traceback" not in err, err
+        told += [line.split(":")[0] for line in text.splitlines() if line.startswith("case-")]
+    assert len(told) == len(set(told)) == 16
+    with closing(Ledger(out, new=False)) as ledger:
+        assert [row["attempts"] for row in ledger.cases("done")] == [1] * 16
+
+
+@pytest.mark.slow
+def test_the_claim_of_a_dead_worker_is_taken_over(study, tmp_path):
+    out = tmp_path / "out"
+    batch(study, "-o", out, *RULE)
+    base = sqlite3.connect(out / "ledger.sqlite")
+    # a worker on another machine, of which nothing but its heartbeat tells
+    base.execute(
+        "UPDATE cases SET state = 'running', worker = 'elsewhere|1|1', token = 'x', beat = ? WHERE id = 1",
+        (time.time(),),
+    )
+    base.commit()
+    base.close()
+    started = time.monotonic()
+    done = batch(study, "-o", out, *RULE)
+    assert done.stdout.count("instances in") == 1
+    assert STALE - 1 < time.monotonic() - started < STALE + 25  # of which some seconds start two processes
+
+
+def test_ctrl_c_leaves_a_clean_ledger(tmp_path):
+    study, out = fill(tmp_path / "in", 14), tmp_path / "out"
+    process = start(study, "-o", out, *RULE)
+    assert process.stdout.readline().startswith("case-")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+    started = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - started < 2
+    assert process.returncode == 130 and err == "medseg: interrupted; files already written are whole\n"
+    with closing(Ledger(out, new=False)) as ledger:
+        states = ledger.counts()
+    assert states["running"] == states["failed"] == 0 and states["queued"] and states["done"]
+    assert not (out / ".staging").exists()
+    batch(study, "-o", out, *RULE)
+    with closing(Ledger(out, new=False)) as ledger:
+        assert ledger.counts()["done"] == 14
+
+
+def test_what_was_changed_or_removed_is_made_again(study, tmp_path):
+    out = tmp_path / "out"
+    batch(study, "-o", out, *RULE)
+    whole = results(out)
+    first, second = sorted(out.glob("case-*/*_labels.tif"))[:2]
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-1] + b"x")
+    done = batch(study, "-o", out, *RULE)
+    assert done.stdout.count("instances in") == 2 and "2 results are gone or were changed" in done.stderr
+    check(out, whole)
+
+
+@pytest.mark.slow
+def test_other_options_are_another_result(study, tmp_path):
+    out = tmp_path / "out"
+    batch(study, "-o", out, *RULE)
+    done = batch(study, "-o", out, *RULE, "--save", "labels")
+    assert done.stdout.count("instances in") == 6
+    assert not list(out.glob("case-*/*_overlay.png"))  # of the other options; they would not fit what is there now
+    with closing(Ledger(out, new=False)) as ledger:
+        assert len(ledger.cases()) == 6

@@ -1,0 +1,125 @@
+"""What a batch leaves: provenance, tables of all, the page; and that it finds what a single call finds."""
+
+import json
+import re
+from contextlib import closing
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medseg import cli, io, presets
+from medseg.batch import Case, Input, Ledger
+from medseg.batch.cases import Named
+from medseg.batch.report import write_report
+from medseg.batch.tables import write_tables
+from medseg.batch.values import Output, Result
+
+from .conftest import RULE, batch, results
+
+
+def test_tables_and_provenance(study, tmp_path):
+    out = tmp_path / "out"
+    batch(study, "-o", out, *RULE)
+    table, text = pd.read_parquet(out / "instances.parquet"), pd.read_csv(out / "instances.csv")
+    assert list(table) == list(text) and len(table) == len(text) and table["case"].is_monotonic_increasing
+    for name, rows in table.groupby("case"):
+        own = pd.read_csv(out / name / f"{name}_instances.csv")
+        assert list(rows["id"]) == list(own["id"]) and list(rows["voxels"]) == list(own["voxels"])
+        told = json.loads((out / name / "provenance.json").read_text())
+        assert told["case"] == name and told["instances"] == len(rows) and told["method"].startswith("otsu, ")
+        assert re.fullmatch("[0-9a-f]{64}", told["inputs"][0]["sha256"]) and told["seed"] == 0
+        assert set(told["seconds"]) == {"read", "find", "write"} and told["versions"]["medseg"]
+        assert told["geometry"]["shape"] == [64, 80] and told["geometry"]["spacing_mm"] is None
+
+
+@pytest.mark.slow
+def test_the_same_again_is_the_same(study, tmp_path):
+    batch(study, "-o", tmp_path / "one", *RULE)
+    batch(study, "-o", tmp_path / "two", *RULE, "--jobs", "2")
+    assert results(tmp_path / "one") == results(tmp_path / "two")
+    for name in ("instances.csv", "instances.parquet"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_model_finds_what_a_single_call_finds(tmp_path, capsys, one_thread):
+    study = tmp_path / "in"
+    study.mkdir()
+    for name in ("fluorescence.tif", "tissue.tif"):
+        (study / name).symlink_to(presets.samples() / name)
+    batch(study, "-o", tmp_path / "out", "--model", "nuclei2d", "--device", "cpu")
+    with pytest.raises(SystemExit) as left:
+        cli.main(["segment", str(study), "-o", str(tmp_path / "single"), "--model", "nuclei2d", "--device", "cpu"])
+    assert not left.value.code
+    single = [io.load_labels(p).labels for p in sorted((tmp_path / "single").glob("*_labels.tif"))]
+    batched = [io.load_labels(p).labels for p in sorted((tmp_path / "out").glob("*/*_labels.tif"))]
+    assert len(batched) == 2 and all(any(np.array_equal(a, b) for b in batched) for a in single)
+    told = json.loads(next((tmp_path / "out").glob("*/provenance.json")).read_text())
+    assert told["model"] == "nuclei2d" and told["device"] == "cpu" and len(told["model_sha256"]) == 64
+
+
+# ------------------------------------------------------------------ the page
+
+SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>"
+
+
+class Page(HTMLParser):
+    """Tags and addresses of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.handlers = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "action", "srcset")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+
+
+def ledger_of(folder, count, text=""):
+    """A ledger of many cases, all of whose texts are `text`."""
+    folder.mkdir(exist_ok=True)
+    ledger = Ledger(folder)
+    ledger._base.execute("PRAGMA synchronous = OFF")  # thousands of cases, none of which has to last
+    cases = [Named(f"case-{n:04d}{text}", str(n), (), Case("file", (Input(()),))) for n in range(count)]
+    with ledger.locked():
+        ledger.enroll(cases, "options")
+    for number in range(count):
+        claim = ledger.claim("me")
+        if number % 10 == 9:
+            ledger.fail(claim, f"Error{text}", f"why {text}", 1.0)
+            continue
+        facts = {"modality": f"CT{text}", "shape": [4, 5], "notes": [text or "note"], "size": [1.0 + number % 3],
+                 "size_name": f"area_px{text}", "score": 0.9}  # fmt: skip
+        one = Output(f"{claim.name.replace('/', '')}/x{text}.csv".replace("\0", ""), "0", 1)
+        ledger.publish(
+            claim, Result((one,), 1.0, 500 if number == 5 else 20 + number % 4, facts, b"\xff\xd8" * 2000), lambda: None
+        )
+    return ledger
+
+
+def test_a_page_with_scripts_in_every_text_is_inert(tmp_path):
+    with closing(ledger_of(tmp_path / "out", 12, SCRIPT)) as ledger:
+        write_tables(ledger)
+        write_report(ledger)
+    text = (tmp_path / "out/report.html").read_text()
+    page = Page(text)
+    assert "script" not in page.tags and page.handlers == [] and page.tags.count("img") == 11
+    assert text.count("&lt;script&gt;") > 30
+    assert all(a.startswith("data:image/jpeg;base64,") or re.fullmatch(r"[\w%.~/-]+", a) for a in page.addresses)
+    assert "default-src 'none'" in text and "http" not in text.replace("http-equiv", "")
+
+
+def test_a_page_of_two_thousand_cases(tmp_path):
+    with closing(ledger_of(tmp_path / "out", 2000)) as ledger:
+        write_tables(ledger)
+        write_report(ledger)
+    text = (tmp_path / "out/report.html").read_text()
+    page = Page(text)
+    assert page.tags.count("img") == 1800 and text.count('loading="lazy"') == 1800
+    assert len(text) < 20e6
+    assert text.index('id="case-0005"') < min(text.index(f'id="case-{n:04d}"') for n in (0, 1, 2, 3))
+    assert "instances 500, usually" in text and ">200</b><span>failed" in text

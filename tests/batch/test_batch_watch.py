@@ -1,0 +1,45 @@
+"""Cases that arrive while a folder is watched."""
+
+import time
+
+import tifffile
+
+from medseg.batch import Case, Input
+from medseg.batch.arrivals import Arrivals
+
+from .conftest import RULE, field, fill, start
+
+
+def test_a_case_is_given_once_when_it_has_settled(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    one, two = tmp_path / "1.dcm", tmp_path / "2.dcm"
+    one.write_bytes(b"1")
+    arrivals, case = Arrivals(10), Case("dicom", (Input((one,)),))
+    assert arrivals.settled([case]) == []
+    now[0] = 9.0
+    two.write_bytes(b"2")
+    grown = Case("dicom", (Input((one, two)),))
+    assert arrivals.settled([grown]) == []  # a slice more: the clock starts again
+    now[0] = 18.0
+    assert arrivals.settled([grown]) == []
+    now[0] = 19.0
+    assert arrivals.settled([grown]) == [grown] and arrivals.settled([grown]) == []
+    two.write_bytes(b"22")
+    assert arrivals.settled([grown]) == []
+    now[0] = 29.0
+    assert arrivals.settled([grown]) == [grown]
+    two.unlink()
+    assert arrivals.settled([grown]) == []
+
+
+def test_a_folder_is_watched(tmp_path):
+    home = fill(tmp_path / "in", 1)
+    quick = ("--settle", "0.5", "--every", "0.2", "--idle", "8")
+    process = start(home, "-o", tmp_path / "out", *RULE, *quick, name="watch")
+    assert process.stdout.readline().endswith("s\n")  # the one that was there
+    tifffile.imwrite(tmp_path / "new.tif", field(9))
+    (tmp_path / "new.tif").rename(home / "new.tif")
+    rest, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "Traceback" not in err, err
+    assert "2 done, 0 failed, 0 left" in rest and rest.count("instances in") == 1
