@@ -17,14 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates
 
 import medseg
-from medseg import heads, io, preprocess, sizing
+from medseg import heads, io, preprocess, presets, sizing
 from medseg.calibration import calibrated
 from medseg.candidates import Candidates
 from medseg.errors import InputError, ModelError
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.model import Model
+from medseg.model import Model, read_header
 from medseg.ops import regions, stitch
 from medseg.ops.labels import taken, usual
 from medseg.preprocess import Plan
@@ -330,9 +330,15 @@ def default_model(image: Image) -> str:
         The image is a medical scan: which model fits, a person has to say.
     """
     if image.modality not in ("microscopy", "other"):
+        fitting = [
+            f"{name} ({spec.title})"
+            for name, path in presets.weights().items()
+            if image.modality in (spec := read_header(path)).modality
+        ]
+        there = f"shipped for {image.modality}: {', '.join(fitting)}" if fitting else "none ships for such images"
         raise ModelError(
-            f"no shipped model segments {image.modality} images; name one that does with --model (model=), find by a rule with "
-            f"--threshold, or run --model nuclei{image.grid.ndim}d --force all the same"
+            f"what to look for in a {image.modality} image, a person has to say: name a model with --model (model=); {there}; or "
+            "find by a rule with --threshold"
         )
     return f"nuclei{image.grid.ndim}d"
 

@@ -139,6 +139,11 @@ class TrainSpec(Spec):
         description="IoU thresholds over which AP is averaged while head and settings are chosen; scores are calibrated at the "
         "first",
     )
+    alike: bool = Field(
+        default=True,
+        description="objects are of like size, as cells are: what is far smaller than the usual one may be left out (chosen on "
+        "tune); lesions are not",
+    )
     patch: tuple[int, ...]
     batch: int = Field(default=8, ge=1)
     accumulate: int = Field(default=1, ge=1, description="parts that a batch is cut into, where memory is short")

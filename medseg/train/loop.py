@@ -157,7 +157,7 @@ def fingerprint(spec: TrainSpec, recipe: int = RECIPE) -> str:
     Settings at their default are left out, so that a setting which is new today does not orphan the models of yesterday; whoever
     changes a default raises `RECIPE`.
     """
-    words = {"stage_minutes", "checkpoint_minutes", "title", "description", "licence", "limits", "choose_at"}
+    words = {"stage_minutes", "checkpoint_minutes", "title", "description", "licence", "limits", "choose_at", "alike"}
     data = spec.model_dump(mode="json", exclude=words, exclude_defaults=True) | {"recipe": recipe}
     stems = read_split(spec.data.split, spec.data.fold)
     data["train"] = {s.name: stems[s.name]["train"] for s in spec.data.sources}

@@ -83,7 +83,10 @@ def finish(
     model = Model.load(untuned, str(device))
     maps = [model.maps(case.image) for case in cases]
     untuned.unlink()
-    choices = [choose(head, i, cases, [m[i] for m in maps], spec.choose_at) for i, head in enumerate(spec.heads)]
+    shares = _SHARES if spec.alike else _SHARES[:1]
+    choices = [
+        choose(head, i, cases, [m[i] for m in maps], spec.choose_at, shares) for i, head in enumerate(spec.heads)
+    ]
     for choice in choices:
         yield f"tune: {choice.spec.kind} mean AP {choice.score:.3f} with {_settings(choice)}"
     best = max(choices, key=lambda c: c.score)
@@ -125,10 +128,15 @@ def _together(members: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def choose(
-    head: HeadBase, index: int, cases: tuple[Case, ...], maps: list[NDArray[np.float32]], at: tuple[float, ...]
+    head: HeadBase,
+    index: int,
+    cases: tuple[Case, ...],
+    maps: list[NDArray[np.float32]],
+    at: tuple[float, ...],
+    shares: tuple[float, ...] = _SHARES,
 ) -> Choice:
     """Settings of a head by coordinate descent over its ``tunable`` values and the smallest share of a usual instance."""
-    grid = {"share": _SHARES, **heads.make(head).tunable}
+    grid = {"share": shares, **heads.make(head).tunable}
     best = Choice(index, head, 0.0, _score(head, cases, maps, 0.0, at))
     for _ in range(2):
         before = best

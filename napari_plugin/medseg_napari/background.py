@@ -30,7 +30,7 @@ class Background:
             self._jobs[key] = job
             self._wake.notify()
 
-    def results(self, most: int = 200) -> Iterator[tuple[Any, Any]]:
+    def results(self, most: int = 60) -> Iterator[tuple[Any, Any]]:
         """Give (key, result) of what is done, without waiting."""
         for _ in range(most):
             try:

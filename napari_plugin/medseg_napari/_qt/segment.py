@@ -220,8 +220,10 @@ class SegmentTab(QWidget):
                 return
 
     def _shown(self, region: Region) -> None:
-        """Draw a region as it comes."""
+        """Draw a region as it comes; of an image that is one region the result is about to come."""
         assert self._image is not None
+        if region.labels.shape == self._image.grid.shape:
+            return
         if self._preview is None:
             self._preview = self.panel.preview(self._image.grid, self._like)
         if self._preview not in self.panel.viewer.layers:

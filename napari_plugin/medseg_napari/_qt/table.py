@@ -71,6 +71,7 @@ class Rows(QAbstractTableModel):
         if any([self._learn(self.panel.measured_of(id)) for id in ids]):
             self.beginResetModel()
             self.endResetModel()
+        changed = []
         for id in ids:
             line = bisect_left(self.ids, id)
             here = line < len(self.ids) and self.ids[line] == id
@@ -83,7 +84,9 @@ class Rows(QAbstractTableModel):
                 self.ids.insert(line, id)
                 self.endInsertRows()
             elif here:
-                self.dataChanged.emit(self.index(line, 0), self.index(line, len(self.columns) - 1))
+                changed.append(line)
+        if changed:  # one signal for all: each makes the view sort and filter
+            self.dataChanged.emit(self.index(min(changed), 0), self.index(max(changed), len(self.columns) - 1))
 
     def value(self, id: int, column: str) -> Any:
         """What a cell holds; None where it is empty."""
