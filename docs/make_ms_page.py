@@ -118,10 +118,11 @@ Lesion F1 is 2 TP / (2 TP + FP + FN) over lesions of {LEAST} mm3 and more; a les
 last columns are lesions hit by size (diameter of a ball of the same volume). Two patients of one scanner allow no interval
 over patients: another patient may be far outside of what the two rows span.
 
-**What to expect.** What the model marks as a lesion mostly is one; of the small lesions it misses most. Thresholds and the
-least score were chosen on composed brains (real lesions of other patients put into one patient's brain), where they favour
-few false lesions. `--min-score 0` shows what was left out. With both patients' networks together, as the shipped file runs
-them, nothing can be measured here: each has seen one.
+**What to expect.** Large lesions are found; most small ones are missed. With FLAIR alone few marks are false; with T1 beside
+it there may be many. Where a patient is unlike the one a network learned from, a threshold may do better, as the table shows.
+Thresholds and the least score were chosen on composed brains (real lesions of other patients put into one patient's brain).
+`--min-score 0` shows what was left out. With both patients' networks together, as the shipped file runs them, nothing can be
+measured here: each has seen one.
 """
     write_whole(PAGE, text.encode())
 
