@@ -1,0 +1,183 @@
+"""A batch on a dask cluster: a scheduler and workers as they are started by hand, on loopback."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing, contextmanager, suppress
+
+import pytest
+
+from medseg.batch import Ledger
+from medseg.batch.placing import BEGUN, STAGING
+from medseg.errors import SpecError
+from medseg.spec import BatchSpec, parse
+
+from .conftest import RULE, batch, environment, fill, results, start
+
+pytest.importorskip("distributed")
+
+
+class Dask:
+    """A scheduler and its workers, each in a process group of its own."""
+
+    def __init__(self, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        self.folder, self.started = folder, []
+        self.scheduler = self._start("scheduler", "--host", self.address, "--no-dashboard")
+
+    def _start(self, *words):
+        log = os.open(self.folder / f"{words[0]}{len(self.started)}.log", os.O_WRONLY | os.O_CREAT)
+        own = [sys.executable, "-m", "dask", *words]
+        process = subprocess.Popen(
+            own, env=environment(), cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+        )
+        os.close(log)
+        self.started.append(process)
+        return process
+
+    def worker(self):
+        return self._start("worker", self.address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1")
+
+    def logs(self):
+        return "".join(file.read_text() for file in self.folder.glob("*.log"))
+
+
+@pytest.fixture
+def dask(tmp_path):
+    (tmp_path / "dask").mkdir()
+    one = Dask(tmp_path / "dask")
+    yield one
+    for process in one.started:
+        _end(process)
+
+
+def _end(process):
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextmanager
+def counted(out):
+    with closing(Ledger(out, new=False)) as ledger:
+        yield ledger
+
+
+def until(condition, seconds=60):
+    for _ in range(int(seconds / 0.02)):
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("did not come about in time")
+
+
+def begun(out):
+    """Address of a worker that is in the middle of a case."""
+    for file in out.glob(f"{STAGING}/*/{BEGUN}"):
+        with suppress(OSError):
+            return file.read_text()
+    return ""
+
+
+def test_results_are_those_of_this_machine(study, tmp_path, dask):
+    dask.worker()
+    batch(study, "-o", tmp_path / "here", *RULE)
+    there = tmp_path / "there"
+    done = batch(study, "-o", there, *RULE, "--scheduler", dask.address)
+    assert done.stdout.count("instances in") == 6
+    assert done.stderr.count(f"medseg: cluster at {dask.address}") == 1
+    assert results(there) == results(tmp_path / "here")
+    assert not (there / STAGING).exists()
+    assert "Doe" not in dask.logs() + done.stdout + done.stderr
+    assert batch("status", there).stdout.count("done     6") == 1
+
+
+def test_a_worker_that_is_killed_loses_nothing(tmp_path, dask):
+    study, out = fill(tmp_path / "in", 12), tmp_path / "out"
+    workers = [dask.worker(), dask.worker()]
+    process = start(study, "-o", out, *RULE, "--scheduler", dask.address)
+    first = process.stdout.readline()
+    assert first.startswith("case-")
+    until(lambda: begun(out))
+    _end(workers[0])  # its nanny as well, as when a machine goes
+    rest, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and "Traceback" not in err, err
+    names = [line.split(":")[0] for line in (first + rest).splitlines() if line.startswith("case-")]
+    assert len(names) == len(set(names)) == 12
+    batch(study, "-o", tmp_path / "here", *RULE)
+    assert results(out) == results(tmp_path / "here")
+
+
+def test_a_cluster_that_goes_away_is_said_and_the_rest_is_done_here(tmp_path, dask):
+    study, out = fill(tmp_path / "in", 12), tmp_path / "out"
+    dask.worker()
+    process = start(study, "-o", out, *RULE, "--scheduler", dask.address)
+    assert process.stdout.readline().startswith("case-")
+    for one in dask.started:
+        _end(one)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3 and "Traceback" not in err, err
+    errors = [line for line in err.splitlines() if line.startswith("medseg: error")]
+    assert errors == [
+        f"medseg: error: the cluster at {dask.address} is gone; start it and run the batch again, or without --scheduler"
+    ]
+    with counted(out) as ledger:
+        states = ledger.counts()
+    assert states["running"] == states["failed"] == 0 and states["queued"] + states["done"] == 12
+    assert states["queued"] and not (out / STAGING).exists()
+    batch(study, "-o", out, *RULE)
+    with counted(out) as ledger:
+        assert ledger.counts()["done"] == 12
+
+
+def test_ctrl_c_cancels(tmp_path, dask):
+    study, out = fill(tmp_path / "in", 12), tmp_path / "out"
+    dask.worker()
+    process = start(study, "-o", out, *RULE, "--scheduler", dask.address)
+    assert process.stdout.readline().startswith("case-")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err, err
+    with counted(out) as ledger:
+        states = ledger.counts()
+    assert states["running"] == states["failed"] == 0 and states["queued"] + states["done"] == 12
+
+
+@pytest.mark.slow
+def test_a_case_over_its_time_ends_and_its_worker_goes_on(study, tmp_path, dask):
+    import numpy as np
+    import tifffile
+
+    # each pixel of the noise is an object of its own, so that measuring takes minutes
+    noise = np.random.default_rng(0).integers(0, 255, (4000, 4000)).astype(np.uint8)
+    tifffile.imwrite(study / "noise.tif", noise)
+    dask.worker()
+    done = batch(study, "-o", tmp_path / "out", *RULE, "--scheduler", dask.address, "--seconds", "15", code=3)
+    assert done.stdout.count("instances in") == 6 and done.stderr.count("took longer than 15 s") == 1
+
+
+def test_nobody_answers(study, tmp_path):
+    done = batch(study, "-o", tmp_path / "out", *RULE, "--scheduler", "tcp://127.0.0.1:9", code=4)
+    assert done.stderr == (
+        "medseg: error: no dask scheduler answers at tcp://127.0.0.1:9; start one, or check host and port\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["processes", "tcp://host", "http://host:1", "tcp://a b:1", ""])
+def test_what_is_no_address(text):
+    with pytest.raises(SpecError, match="is local, or the address of a dask scheduler"):
+        parse(BatchSpec, {"scheduler": text}, "options")
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch):
+    from medseg.batch.cluster import Cluster
+    from medseg.errors import MissingError
+
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingError, match=r'pip install "medseg\[cluster\]"'):
+        Cluster(BatchSpec(scheduler="tcp://127.0.0.1:8786"))
