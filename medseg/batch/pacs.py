@@ -94,14 +94,14 @@ class Listener:
     """
 
     def __init__(self, spool: Spool, aet: str, host: str, port: int) -> None:
+        ae = _entity(aet)
         from pynetdicom import evt
 
-        ae = _entity(aet)
         for kind in KINDS:
             ae.add_supported_context(kind, [*_PLAIN, *_PACKED, _RLE])
         ae.add_supported_context(_ECHO)
         ae.maximum_associations = _AT_ONCE
-        self._spool = spool
+        self._spool, self._entity = spool, ae
         self._news: list[str] = []
         events: Any = [
             (evt.EVT_CONN_OPEN, self._opened),
@@ -110,16 +110,16 @@ class Listener:
             (evt.EVT_CONN_CLOSE, self._closed),
         ]
         try:
-            self._server: Any = ae.start_server((host, port), block=False, evt_handlers=events)
+            server: Any = ae.start_server((host, port), block=False, evt_handlers=events)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or "no such port"
             raise OutputError(f"port {port} of {host} cannot be listened on ({why}); choose another --port") from None
-        self.port: int = self._server.server_address[1]
+        self.port: int = server.server_address[1]
 
     def close(self) -> None:
         """End all associations and stop listening."""
         with suppress(OSError):
-            self._server.shutdown()
+            self._entity.shutdown()  # who still sends is cut off, or its thread would keep the program alive
 
     def news(self) -> list[str]:
         """Return what happened that a person should know, once."""

@@ -8,11 +8,15 @@ import sys
 import time
 from contextlib import closing, contextmanager, suppress
 
+import numpy as np
 import pytest
+import tifffile
 
-from medseg.batch import Ledger
+from medseg.batch import Case, Input, Ledger
 from medseg.batch.placing import BEGUN, STAGING
-from medseg.errors import SpecError
+from medseg.batch.remote import Order, do
+from medseg.batch.steps import DIED, Task
+from medseg.errors import InputError, MissingError, SpecError
 from medseg.spec import BatchSpec, parse
 
 from .conftest import RULE, batch, environment, fill, results, start
@@ -40,8 +44,8 @@ class Dask:
         self.started.append(process)
         return process
 
-    def worker(self):
-        return self._start("worker", self.address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1")
+    def worker(self, *more):
+        return self._start("worker", self.address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1", *more)
 
     def logs(self):
         return "".join(file.read_text() for file in self.folder.glob("*.log"))
@@ -150,15 +154,49 @@ def test_ctrl_c_cancels(tmp_path, dask):
 
 @pytest.mark.slow
 def test_a_case_over_its_time_ends_and_its_worker_goes_on(study, tmp_path, dask):
-    import numpy as np
-    import tifffile
-
     # each pixel of the noise is an object of its own, so that measuring takes minutes
     noise = np.random.default_rng(0).integers(0, 255, (4000, 4000)).astype(np.uint8)
-    tifffile.imwrite(study / "noise.tif", noise)
+    tifffile.imwrite(study / "A.tif", noise)
     dask.worker()
     done = batch(study, "-o", tmp_path / "out", *RULE, "--scheduler", dask.address, "--seconds", "15", code=3)
     assert done.stdout.count("instances in") == 6 and done.stderr.count("took longer than 15 s") == 1
+
+
+@pytest.mark.slow
+def test_a_case_that_kills_its_workers_fails_alone(study, tmp_path, dask):
+    tifffile.imwrite(study / "A.tif", np.zeros((12000, 12000), np.uint8), compression="zlib")
+    dask.worker("--memory-limit", "600MiB")
+    done = batch(study, "-o", tmp_path / "out", *RULE, "--scheduler", dask.address, code=3)
+    assert done.stdout.count("instances in") == 6
+    with counted(tmp_path / "out") as ledger:
+        (failed,) = ledger.cases("failed")
+        assert (failed["error_class"], failed["attempts"], failed["strikes"]) == ("WorkerDied", 2, 2)
+
+
+def order(folder, options="x"):
+    case = Case("file", (Input((folder / "a.tif",)),))
+    return Order(Task("t", "case-1", case, (), folder), BatchSpec(), options)
+
+
+def test_a_case_that_another_worker_began_is_not_done_again(tmp_path):
+    (tmp_path / BEGUN).touch()
+    assert do(order(tmp_path)) == DIED
+    assert [path.name for path in tmp_path.iterdir()] == [BEGUN]
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):
+    error = do(order(tmp_path / "elsewhere"))
+    assert isinstance(error, InputError) and "a file system that all share" in str(error)
+
+
+def test_a_worker_with_another_model_or_program_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("medseg.batch.remote._begin", lambda folder: True)
+    error = do(order(tmp_path))
+    assert isinstance(error, InputError) and "another medseg or another model" in str(error)
+
+
+def test_what_dask_shows_of_a_case_names_nobody(tmp_path):
+    assert "a.tif" not in repr(order(tmp_path)) and str(tmp_path) not in repr(order(tmp_path))
 
 
 def test_nobody_answers(study, tmp_path):
@@ -176,7 +214,6 @@ def test_what_is_no_address(text):
 
 def test_without_the_library_the_extra_is_named(monkeypatch):
     from medseg.batch.cluster import Cluster
-    from medseg.errors import MissingError
 
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingError, match=r'pip install "medseg\[cluster\]"'):

@@ -5,7 +5,7 @@ import signal
 import socket
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
 from medseg import presets
+from medseg.batch import Ledger
 from medseg.batch import spool as spools
 from medseg.batch.pacs import Listener, Peer, peer, send, title
 from medseg.batch.spool import NO_ROOM, NOT_READ, OTHER_KIND, SUCCESS, Spool
@@ -114,6 +115,17 @@ def test_a_series_comes_is_done_and_goes_back(nodule, tmp_path):
     assert got[0].StudyInstanceUID == nodule[0].StudyInstanceUID
     for secret in (str(nodule[0].PatientID), str(nodule[0].SeriesInstanceUID), str(nodule[0].StudyInstanceUID)):
         assert secret not in text + err and not any(secret in str(path) for path in out.rglob("*"))
+
+
+def test_ctrl_c_while_somebody_sends(nodule, tmp_path):
+    process = start(tmp_path / "out", "--port", "0", *RULE, name="listen")
+    with sender(int(process.stderr.readline().rpartition(":")[2])) as association:
+        assert status(association, nodule[0]) == SUCCESS
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and err.splitlines()[-1].startswith("medseg: interrupted"), err
+    with closing(Ledger(tmp_path / "out")) as ledger:
+        assert not any(ledger.counts().values())
 
 
 def test_two_series_that_come_interleaved(listener, tmp_path):
@@ -246,10 +258,12 @@ def test_titles():
         title("", "--aet")
 
 
-def test_without_the_library_the_extra_is_named(monkeypatch):
+def test_without_the_library_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "pynetdicom", None)
     with pytest.raises(MissingError, match=r'pip install "medseg\[pacs\]"'):
         send([], Peer("A", "b", 1), "C")
+    with pytest.raises(MissingError, match=r'pip install "medseg\[pacs\]"'):
+        Listener(Spool(tmp_path, b"k", 1, 1), "C", "127.0.0.1", 0)
 
 
 def _until(condition, seconds=20):
