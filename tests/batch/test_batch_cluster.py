@@ -1,6 +1,7 @@
 """A batch on a dask cluster: a scheduler and workers as they are started by hand, on loopback."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -115,6 +116,29 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path, dask):
     assert len(names) == len(set(names)) == 12
     batch(study, "-o", tmp_path / "here", *RULE)
     assert results(out) == results(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_workers_killed_at_ten_points(tmp_path, dask):
+    study, out, draw = fill(tmp_path / "in", 20), tmp_path / "out", random.Random(3)
+    batch(study, "-o", tmp_path / "here", *RULE)
+    whole, workers = results(tmp_path / "here"), [dask.worker(), dask.worker()]
+    process = start(study, "-o", out, *RULE, "--scheduler", dask.address)
+    for _ in range(10):
+        time.sleep(draw.uniform(1, 6))
+        _end(workers.pop(0))
+        workers.append(dask.worker())
+        assert results(out).items() <= whole.items()
+    text, err = process.communicate(timeout=300)
+    assert process.returncode in (0, 3) and "Traceback" not in err, err
+    names = [line.split(":")[0] for line in text.splitlines() if line.startswith("case-")]
+    assert len(names) == len(set(names))
+    with counted(out) as ledger:  # a case whose workers were killed twice counts as the one that kills them
+        states, failed = ledger.counts(), ledger.cases("failed")
+    assert states["done"] == len(names) and states["done"] + states["failed"] == 20
+    assert {row["error_class"] for row in failed} <= {"WorkerDied"}
+    batch("retry", out)
+    assert results(out) == whole
 
 
 def test_a_cluster_that_goes_away_is_said_and_the_rest_is_done_here(tmp_path, dask):
