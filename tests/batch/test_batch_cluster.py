@@ -120,22 +120,27 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path, dask):
 
 @pytest.mark.slow
 def test_workers_killed_at_ten_points(tmp_path, dask):
-    study, out, draw = fill(tmp_path / "in", 20), tmp_path / "out", random.Random(3)
+    study, out, draw = fill(tmp_path / "in", 40), tmp_path / "out", random.Random(3)
     batch(study, "-o", tmp_path / "here", *RULE)
     whole, workers = results(tmp_path / "here"), [dask.worker(), dask.worker()]
     process = start(study, "-o", out, *RULE, "--scheduler", dask.address)
-    for _ in range(10):
-        time.sleep(draw.uniform(1, 6))
-        _end(workers.pop(0))
-        workers.append(dask.worker())
-        assert results(out).items() <= whole.items()
+    killed = 0
+    while killed < 10 and process.poll() is None:
+        if begun(out):  # in the middle of a case
+            time.sleep(draw.uniform(0, 0.3))
+            _end(workers.pop(0))
+            workers.append(dask.worker())
+            killed += 1
+            assert results(out).items() <= whole.items()
+        time.sleep(draw.uniform(0, 2))
+    assert killed > 3
     text, err = process.communicate(timeout=300)
     assert process.returncode in (0, 3) and "Traceback" not in err, err
     names = [line.split(":")[0] for line in text.splitlines() if line.startswith("case-")]
     assert len(names) == len(set(names))
     with counted(out) as ledger:  # a case whose workers were killed twice counts as the one that kills them
         states, failed = ledger.counts(), ledger.cases("failed")
-    assert states["done"] == len(names) and states["done"] + states["failed"] == 20
+    assert states["done"] == len(names) and states["done"] + states["failed"] == 40
     assert {row["error_class"] for row in failed} <= {"WorkerDied"}
     batch("retry", out)
     assert results(out) == whole
