@@ -15,6 +15,7 @@ from medseg.errors import OutputError
 from medseg.ops.files import sync_folder, write_whole
 
 STAGING = ".staging"
+BEGUN = ".begun"  # in a staging folder: who works on it
 _BIDS_DESCRIPTION = {
     "Name": "medseg instance segmentation",
     "BIDSVersion": "1.9.0",
@@ -35,7 +36,7 @@ def write_bids_description(folder: Path) -> None:
 
 def outputs(staged: Path) -> tuple[Output, ...]:
     """Whole files in a staging folder, by the path they will have."""
-    files = sorted(file for file in staged.rglob("*") if file.is_file())
+    files = sorted(file for file in staged.rglob("*") if file.is_file() and file.name != BEGUN)
     return tuple(Output(f.relative_to(staged).as_posix(), _sha256(f), f.stat().st_size) for f in files)
 
 

@@ -13,24 +13,22 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import wait
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from medseg.batch import placing, workers
 from medseg.batch.cases import Case, Named, named
+from medseg.batch.crew import Crew, Held, Slot, crew
 from medseg.batch.key import write_key
 from medseg.batch.ledger import BEAT, Ledger
 from medseg.batch.settings import fingerprint, remember
-from medseg.batch.values import Done, Enrolled, Event, Failed, Known, Result, Stopped
-from medseg.batch.work import FULL, FULL_TEXT, Failure, Task
-from medseg.batch.workers import Held, Slot
+from medseg.batch.steps import DIED, FULL, FULL_TEXT, Failure, Task
+from medseg.batch.values import Done, Enrolled, Event, Failed, Known, Noted, Result, Stopped
 from medseg.errors import OutputError
 from medseg.ops.files import sweep
 from medseg.spec import BatchSpec
 
-_AHEAD = 3  # cases a worker has: one is read, one computed, one written
 _POLL = 0.05  # seconds between looks at time and memory
 _RESERVE = 1 << 17  # bytes kept free for the ledger
 _REST = 0.5  # seconds between looks for work where others have it all
@@ -52,8 +50,8 @@ def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = Fals
 
     Yields
     ------
-    Known for each input, Enrolled, then Done and Failed as it goes, Stopped if it has to. Whoever closes the generator
-    stops the work; what is half done is queued.
+    Known for each input, Enrolled, then Noted, Done and Failed as it goes, Stopped if it has to. Whoever closes the
+    generator stops the work; what is half done is queued.
 
     Raises
     ------
@@ -61,10 +59,11 @@ def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = Fals
         No case can be done with this model.
     OutputError
         The folder or the ledger cannot be written.
+    MissingError, InputError
+        The cluster asked for cannot be used.
     """
     options = fingerprint(spec)
-    ledger = Ledger(folder)
-    try:
+    with closing(crew(spec)) as hands, closing(Ledger(folder)) as ledger:
         known: list[Named] = []
         for one in named(cases, bytes.fromhex(ledger.get("secret"))):
             known.append(one)
@@ -76,19 +75,17 @@ def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = Fals
             placing.write_bids_description(folder)
         broken, _ = ledger.requeue(lambda files: placing.broken(folder, files), again)
         yield Enrolled(ledger.counts(mine=True), broken)
-        supervisor = _Supervisor(ledger, {(one.name, one.digest): one for one in known}, spec)
+        supervisor = _Supervisor(ledger, hands, {(one.name, one.digest): one for one in known}, spec)
         try:
             yield from supervisor.events()
         finally:
             with _undisturbed():
                 supervisor.close()
-    finally:
-        ledger.close()
 
 
 class _Supervisor:
-    def __init__(self, ledger: Ledger, cases: dict[tuple[str, str], Named], spec: BatchSpec) -> None:
-        self._ledger, self._cases, self._spec = ledger, cases, spec
+    def __init__(self, ledger: Ledger, crew: Crew[Any], cases: dict[tuple[str, str], Named], spec: BatchSpec) -> None:
+        self._ledger, self._crew, self._cases, self._spec = ledger, crew, cases, spec
         self._staging = ledger.folder / placing.STAGING
         self._worker = workers.identity()
         self._slots: list[Slot] = []
@@ -119,13 +116,11 @@ class _Supervisor:
                 left = self._ledger.counts(mine=True)
                 if not left["queued"] and not left["running"]:
                     break
-            lines: dict[Any, Slot] = {one.line: one for one in self._slots}
-            if lines:
-                for line in wait(list(lines), _POLL if busy else _REST):
-                    yield from self._hear(lines[line])
-            else:
-                time.sleep(_REST)
+            for slot in self._crew.wait(self._slots, _POLL if busy else _REST):
+                yield from self._hear(slot)
+            yield from map(Noted, self._crew.news())
             yield from self._watch()
+            self._stop = self._stop or self._crew.gone()
         if self._stop:
             return
         for one in self._slots:
@@ -167,20 +162,20 @@ class _Supervisor:
             slot.hand(Held(claim, one, Task(claim.token, one.name, one.case, one.hashes, folder, one.case.place)))
 
     def _room(self) -> bool:
-        return len(self._slots) < self._spec.jobs or any(len(one.held) < self._ahead() for one in self._slots)
+        return len(self._slots) < self._crew.size() or any(len(one.held) < self._ahead() for one in self._slots)
 
     def _ahead(self) -> int:
         if self._suspects:
             return 1
         # towards the end nobody hoards cases that another worker, here or elsewhere, could begin with
         left = self._ledger.counts(mine=True)["queued"] + sum(len(one.held) for one in self._slots)
-        return max(1, min(_AHEAD, left // self._spec.jobs))
+        return max(1, min(self._crew.ahead, left // max(1, self._crew.size())))
 
     def _emptiest(self) -> Slot:
         """A worker for the next case; a new one if all are busy and more may be started."""
         free = sorted(self._slots, key=lambda one: len(one.held))
-        if (not free or free[0].held) and len(self._slots) < self._spec.jobs:
-            self._slots.append(workers.slot(self._spec))
+        if (not free or free[0].held) and len(self._slots) < self._crew.size():
+            self._slots.append(self._crew.slot())
             return self._slots[-1]
         return free[0]
 
@@ -188,9 +183,9 @@ class _Supervisor:
 
     def _hear(self, slot: Slot) -> Iterator[Event]:
         try:
-            what, token, more = slot.line.recv()
+            what, token, more = slot.hear()
         except (EOFError, OSError):
-            yield from self._died(slot, "WorkerDied", "its process was ended, by damaged data or for want of memory")
+            yield from self._died(slot, DIED.error_class, DIED.error)
             return
         if what == "broken":
             raise more
@@ -199,6 +194,10 @@ class _Supervisor:
             return
         if what in ("begin", "end"):
             held.heard(what)
+        elif what == "lost":  # before anybody began with it
+            del slot.held[token]
+            self._ledger.drop([held.claim])
+            shutil.rmtree(held.task.folder, ignore_errors=True)
         elif what == "done":
             del slot.held[token]
             yield from self._publish(held, more)
@@ -258,7 +257,7 @@ class _Supervisor:
 
     def _died(self, slot: Slot, error_class: str, error: str, culprit: Held | None = None) -> Iterator[Event]:
         """Record what a worker's end means for the cases it had, and let another take its place."""
-        slot.kill()
+        slot.kill(stuck=culprit is not None)
         self._slots.remove(slot)
         held = list(slot.held.values())
         if culprit is None and len(held) == 1:

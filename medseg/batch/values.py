@@ -54,6 +54,13 @@ class Enrolled:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something to know of who does the cases, such as where the page of a cluster is."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Done:
     """A case is done: its files have their names and the ledger has their checksums."""
 
@@ -78,4 +85,4 @@ class Stopped:
     reason: str
 
 
-Event = Known | Enrolled | Done | Failed | Stopped
+Event = Known | Enrolled | Noted | Done | Failed | Stopped

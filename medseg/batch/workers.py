@@ -1,4 +1,4 @@
-"""Worker processes as the supervisor sees them: started, handed cases, watched, killed. And who is alive at all."""
+"""Worker processes of this machine as the supervisor sees them. And who is alive at all."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context, resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medseg.batch.cases import Named
-from medseg.batch.values import Claim
-from medseg.batch.work import Task, start
+from medseg.batch.crew import Held, Message
+from medseg.batch.steps import Task
+from medseg.batch.work import start
 from medseg.ops.files import alive
 from medseg.spec import BatchSpec
 
@@ -30,30 +30,8 @@ _GIB = 1 << 30
 
 
 @dataclass
-class Held:
-    """A case that a worker has: since when it is in a step, and how long it was in those before."""
-
-    claim: Claim
-    case: Named
-    task: Task
-    since: float | None = None
-    spent: float = 0.0
-
-    def seconds(self) -> float:
-        """Time spent on it, waiting for its turn left out."""
-        return self.spent + (time.monotonic() - self.since if self.since is not None else 0.0)
-
-    def heard(self, what: str) -> None:
-        """Note the begin or the end of a step."""
-        if what == "begin":
-            self.since = time.monotonic()
-        else:
-            self.spent, self.since = self.seconds(), None
-
-
-@dataclass
-class Slot:
-    """One worker process, and the cases it has."""
+class Process:
+    """A slot that is a worker process of this machine."""
 
     process: BaseProcess
     line: Connection
@@ -64,6 +42,11 @@ class Slot:
         """Hand it a case; a long list of files must not keep us waiting while it is busy."""
         self.held[one.claim.token] = one
         self._sender.submit(self._send, one.task)
+
+    def hear(self) -> Message:
+        """Return what it says; raises EOFError or OSError if it is gone."""
+        what, token, more = self.line.recv()
+        return what, token, more
 
     def _send(self, task: Task | None) -> None:
         with suppress(OSError, ValueError):  # it is gone, which shows when its line is read
@@ -83,7 +66,7 @@ class Slot:
         self.process.join(10)
         self.kill()
 
-    def kill(self) -> None:
+    def kill(self, stuck: bool = False) -> None:
         """End it now."""
         self.process.kill()
         self.process.join()
@@ -91,15 +74,52 @@ class Slot:
         self.line.close()
 
 
-def slot(spec: BatchSpec) -> Slot:
-    """Start a worker."""
-    context = get_context("spawn")  # a fork would copy locks that other threads hold
-    ours, theirs = context.Pipe()
-    process = context.Process(target=start, args=(theirs, spec), daemon=True)
-    with _threads(spec.threads), _deaf():
-        process.start()
-    theirs.close()
-    return Slot(process, ours)
+class LocalCrew:
+    """Processes of this machine.
+
+    Parameters
+    ----------
+    spec : BatchSpec
+        How many there are, and what they do.
+    """
+
+    ahead = 3  # one case is read, one computed, one written
+
+    def __init__(self, spec: BatchSpec) -> None:
+        self._spec = spec
+
+    def gone(self) -> str:
+        """Return nothing: this machine is here."""
+        return ""
+
+    def news(self) -> list[str]:
+        """Return nothing: there is nothing to know of this machine."""
+        return []
+
+    def size(self) -> int:
+        """Return how many there may be."""
+        return self._spec.jobs
+
+    def slot(self) -> Process:
+        """Start a worker."""
+        context = get_context("spawn")  # a fork would copy locks that other threads hold
+        ours, theirs = context.Pipe()
+        process = context.Process(target=start, args=(theirs, self._spec), daemon=True)
+        with _threads(self._spec.threads), _deaf():
+            process.start()
+        theirs.close()
+        return Process(process, ours)
+
+    def wait(self, slots: Sequence[Process], seconds: float) -> list[Process]:
+        """Return those that have said something, or died."""
+        lines: dict[Any, Process] = {one.line: one for one in slots}
+        if not lines:
+            time.sleep(seconds)
+            return []
+        return [lines[line] for line in wait(list(lines), seconds)]
+
+    def close(self) -> None:
+        """Do nothing: the processes were slots."""
 
 
 @contextmanager

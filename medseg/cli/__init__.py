@@ -23,6 +23,7 @@ from medseg.cli import (
     evaluate,
     follow,
     info,
+    listen,
     measure,
     models,
     segment,
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.command("segment")(segment.segment)
 app.add_typer(batch.app, name="batch")
 app.command("watch")(watch.watch)
+app.command("listen")(listen.listen)
 app.command("separate")(separate.separate)
 app.command("measure")(measure.measure)
 app.command("follow")(follow.follow)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from medseg.spec import BatchSpec
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of a batch.")]
+Scheduler = Annotated[
+    str, typer.Option(help="Who does the cases: local, or a dask cluster by address, tcp://HOST:PORT.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON on standard output.")]
 
 app = typer.Typer(cls=Defaulted, help="Work through a whole study, and see what became of it.", rich_markup_mode=None)
@@ -43,6 +46,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Try again what failed, too; what is done is never done twice.")
     ] = False,
+    scheduler: Scheduler = "local",
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each worker.")] = 1,
     seconds: Annotated[float, typer.Option(min=0, help="Longest time for one case.")] = 3600.0,
@@ -109,12 +113,15 @@ def status(folder: Folder, as_json: AsJson = False) -> int:
 
 
 @app.command("retry")
-def retry(folder: Folder, as_json: AsJson = False) -> int:
+def retry(folder: Folder, scheduler: Scheduler = "local", as_json: AsJson = False) -> int:
     """Do again what failed, and what was left queued, with the options of the last run."""
     from medseg.batch.key import read_key
     from medseg.batch.settings import remembered
+    from medseg.spec import BatchSpec, parse
 
-    spec, known = remembered(folder), read_key(folder)
+    # a cluster of the last run may be there no more
+    spec = parse(BatchSpec, remembered(folder).model_dump() | {"scheduler": scheduler}, "options")
+    known = read_key(folder)
     with closing(_ledger(folder)) as ledger:
         names = {row["name"] for row in ledger.cases("failed", "queued", "running")}
     found = [case for name, case in known.items() if name in names]
@@ -143,7 +150,8 @@ def batch_spec(given: dict[str, Any]) -> BatchSpec:
     """Return what the options of a command say, by name, as a spec."""
     from medseg.spec import BatchSpec, parse
 
-    limits = {name: given[name] for name in ("jobs", "threads", "seconds", "memory")}
+    names = ("scheduler", "jobs", "threads", "seconds", "memory")
+    limits = {name: given[name] for name in names if name in given}
     return parse(BatchSpec, limits | {"case": cases.case_spec(given)}, "options")
 
 
@@ -227,7 +235,7 @@ def work(found: list[Case], folder: Path, spec: BatchSpec, again: bool, as_json:
 
 def _draw(event: Event, bar: Any, task: Any, as_json: bool) -> str:
     """Show one event, and return why all stopped if it says so."""
-    from medseg.batch.values import Done, Enrolled, Failed, Known, Stopped
+    from medseg.batch.values import Done, Enrolled, Failed, Known, Noted, Stopped
 
     if isinstance(event, Known):
         bar.update(task, completed=event.done)
@@ -239,6 +247,8 @@ def _draw(event: Event, bar: Any, task: Any, as_json: bool) -> str:
             say(f"medseg: {event.states['failed']} cases failed earlier; --resume tries them again")
         if event.broken:
             say(f"medseg: {event.broken} results are gone or were changed, and are made again")
+    elif isinstance(event, Noted):
+        say(f"medseg: {event.text}")
     elif isinstance(event, Done):
         bar.advance(task)
         told = {"case": event.name, "count": event.count, "seconds": event.seconds}
