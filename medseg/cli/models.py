@@ -100,11 +100,14 @@ def _check_name(name: str, digest: str) -> None:
 
 @contextmanager
 def _file(source: str) -> Iterator[BinaryIO]:
+    if not Path(source).is_file():  # a pipe or a device need not end
+        raise MissingError(f"{source}: is not there, or is no file; check the path")
     try:
-        with open(source, "rb") as stream:
-            yield stream
-    except FileNotFoundError:
-        raise MissingError(f"{source}: is not there; check the path") from None
+        stream = open(source, "rb")
+    except OSError as error:
+        raise MissingError(f"{source}: cannot be read ({error.strerror}); check its permissions") from None
+    with stream:
+        yield stream
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from psygnal import Signal
 
-from medseg.errors import InputError, MedsegError, OutputError
+from medseg.errors import FormatError, InputError, MedsegError, OutputError
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
@@ -101,8 +101,21 @@ class Session:
         ------
         FormatError
             The file is damaged.
+        InputError
+            It claims more labels than `medseg.io.limits` allows.
         """
         journal = Journal(path)
+        try:
+            return cls._resumed(journal, image)
+        except MedsegError:
+            journal.close()
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError):  # JSON of another kind than ours
+            journal.close()
+            raise FormatError(f"{path.name}: is no session of this medseg, or is damaged") from None
+
+    @classmethod
+    def _resumed(cls, journal: Journal, image: Image | None) -> Session:
         about = journal.about()
         shape = about["shape"]
         grid = Grid(

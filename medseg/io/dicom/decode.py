@@ -251,6 +251,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+def _dataset(path: Path) -> Any:
+    import pydicom
+
+    from medseg.io.dicom.bounded import Bounded
+
+    with Bounded(path) as stream:
+        return pydicom.dcmread(stream, force=True)
+
+
 def serve() -> None:
     """Answer requests on standard input until it ends: the worker's whole life."""
     out = os.fdopen(os.dup(1), "wb")
@@ -271,7 +280,7 @@ def serve() -> None:
         dataset = None
         for number in numbers:
             try:
-                dataset = pydicom.dcmread(path, force=True) if dataset is None else dataset
+                dataset = _dataset(path) if dataset is None else dataset
                 pixels = np.ascontiguousarray(frame(dataset, number))
             except BaseException as error:  # also Rust's PanicException; what libraries say may quote the header
                 pickle.dump(str(error) if isinstance(error, Refused) else None, out)
