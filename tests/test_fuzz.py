@@ -10,8 +10,10 @@ import pytest
 
 from medseg.errors import FormatError, MedsegWarning
 from medseg.testing import fuzz
+from medseg.testing.fuzzworker import outcome
 from medseg.testing.mutations import ANY, OWN
-from medseg.testing.seeds import READERS, seeds
+from medseg.testing.seedreaders import READERS
+from medseg.testing.seeds import seeds
 from medseg.testing.series import NAME
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits on memory are Linux's")
@@ -57,7 +59,7 @@ def test_every_kind_is_mutated_in_its_own_way():
 
 def outcome_of(monkeypatch, tmp_path, act):
     monkeypatch.setitem(READERS, "image", lambda path, ct: act())
-    return fuzz.outcome("image", tmp_path / "a", tmp_path)[0]
+    return outcome("image", tmp_path / "a", tmp_path)[0]
 
 
 def raising(error, cause=None):

@@ -17,7 +17,7 @@ from medseg.measure import measure
 from medseg.metrics import page, score_case, summarise
 from medseg.spec import FollowSpec
 
-EVIL = "<script>alert(1)</script><img src=http://x.invalid/a onerror=alert(1)>\"'><a href='javascript:alert(1)'>{{ 7*7 }}</style></svg>"
+EVIL = "<script>alert(1)</script><img src=http://x.invalid/a onerror=alert(1)>\"'><a href='javascript:x'>{{ 7*7 }}</style></svg>"
 
 
 class Seen(HTMLParser):

@@ -102,11 +102,9 @@ def _check_name(name: str, digest: str) -> None:
 def _file(source: str) -> Iterator[BinaryIO]:
     if not Path(source).is_file():  # a pipe or a device need not end
         raise MissingError(f"{source}: is not there, or is no file; check the path")
-    try:
-        stream = open(source, "rb")
-    except OSError as error:
-        raise MissingError(f"{source}: cannot be read ({error.strerror}); check its permissions") from None
-    with stream:
+    if not os.access(source, os.R_OK):
+        raise MissingError(f"{source}: cannot be read; check its permissions")
+    with open(source, "rb") as stream:
         yield stream
 
 

@@ -1,4 +1,4 @@
-"""Small valid files of every kind that medseg reads, and the public functions that read them: what `medseg.testing.fuzz` damages."""
+"""Small valid files of every kind that medseg reads: what `medseg.testing.fuzz` damages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -37,7 +37,7 @@ class Seed:
         What its bytes are, for the mutations: "dicom", "nifti", "gzip", "text", "tiff", "png", "json", "model", "yaml",
         "session", "bytes".
     reader : str
-        Key of `READERS`.
+        Key of `medseg.testing.seedreaders.READERS`.
     data : bytes
         All of the file.
     """
@@ -204,9 +204,9 @@ def _pictures(folder: Path) -> Iterator[Seed]:
 
 
 def _texts() -> Iterator[Seed]:
-    from pycocotools import mask
+    from medseg.io import rle
 
-    packed = mask.encode(np.asfortranarray(labels()[1] == 1, np.uint8))["counts"].decode("ascii")
+    packed = rle.pack(rle.encode(labels()[1] == 1, (0, 0), SHAPE[1:]))
     coco = {
         "images": [{"id": 1, "file_name": "a.png", "height": 18, "width": 20}],
         "categories": [{"id": 1, "name": "cell"}],
@@ -266,87 +266,3 @@ def _sessions(folder: Path) -> Iterator[Seed]:
     journal._file.execute("PRAGMA journal_mode=DELETE")  # all in one file
     journal.close()
     yield Seed("a.session", "session", "session", (folder / "a.session").read_bytes())
-
-
-# ------------------------------------------------------------------ reading
-
-
-def _image(path: Path, ct: Path) -> None:
-    from medseg import io
-
-    io.load(path).voxels().max()
-
-
-def _labels(path: Path, ct: Path) -> None:
-    from medseg import io
-
-    io.load(path).voxels()
-    io.load_labels(path).labels.max()
-
-
-def _series(path: Path, ct: Path) -> None:
-    """The mutant stands in for one slice of a series."""
-    from medseg import io
-
-    files = [path, *sorted(ct.iterdir())[1:]]
-    io.series(files)
-    io.load(files).voxels()
-
-
-def _objects(path: Path, ct: Path) -> None:
-    from medseg import io
-
-    io.load_candidates(path)
-    io.load_labels(path).labels.max()
-
-
-def _contours(path: Path, ct: Path) -> None:
-    from medseg import io
-
-    io.load_candidates(path, like=ct)
-
-
-def _report(path: Path, ct: Path) -> None:
-    from medseg import io
-
-    io.load_report(path)
-
-
-def _coco(path: Path, ct: Path) -> None:
-    from medseg import io
-
-    for one in io.load_coco(path).images:
-        repr(one)
-
-
-def _model(path: Path, ct: Path) -> None:
-    from medseg.model import Model, read_header
-
-    read_header(path)
-    Model.load(path, "cpu")
-
-
-def _split(path: Path, ct: Path) -> None:
-    from medseg.spec import SplitSpec, load_yaml
-
-    load_yaml(SplitSpec, path)
-
-
-def _train(path: Path, ct: Path) -> None:
-    from medseg.spec import TrainSpec, load_yaml
-
-    load_yaml(TrainSpec, path)
-
-
-def _session(path: Path, ct: Path) -> None:
-    from medseg_napari.session import Session
-
-    session = Session.resume(path)
-    if session.journal is not None:
-        session.journal.close()
-
-
-READERS: dict[str, Callable[[Path, Path], None]] = {
-    "image": _image, "labels": _labels, "series": _series, "objects": _objects, "contours": _contours, "report": _report,
-    "coco": _coco, "model": _model, "split": _split, "train": _train, "session": _session,
-}  # fmt: skip

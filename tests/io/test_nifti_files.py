@@ -121,6 +121,18 @@ def test_singular_sform_and_bad_quaternion(tmp_path):
         io.load(edited(path, sform_code=0, qform_code=1, quatern_b=5.0))
 
 
+@pytest.mark.parametrize("field", ["srow_y", "quatern_c", "qoffset_z", "pixdim"])
+def test_numbers_that_are_not_finite(tmp_path, field):
+    """Refused, or told of where the other form counts; NumPy's warnings do not leak."""
+    path = saved(tmp_path / "a.nii", volume(3, 4, 5), np.eye(4))
+    forms = {"sform_code": 1} if field == "srow_y" else {"sform_code": 0, "qform_code": 1}
+    with pytest.raises(GeometryError, match="sform|qform|pixdim"):
+        io.load(edited(path, **{field: np.float32("inf")}, **forms))
+    if field != "srow_y":
+        with pytest.warns(MedsegWarning, match="disagree"):
+            io.load(edited(path, sform_code=1, qform_code=1))
+
+
 def test_two_axes(tmp_path):
     image = io.load(saved(tmp_path / "a.nii.gz", volume(4, 5), np.diag([2.0, 3, 1, 1])))
     assert image.grid.shape == (5, 4) and image.grid.spacing == pytest.approx((3, 2))

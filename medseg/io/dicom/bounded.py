@@ -6,8 +6,8 @@ import os
 from io import BufferedReader, FileIO
 from pathlib import Path
 
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_preamble
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.filereader import dcmread, read_dataset, read_preamble
 
 
 class Bounded(BufferedReader):
@@ -33,6 +33,12 @@ class Bounded(BufferedReader):
         """Read so many bytes, or all that are left."""
         left = max(0, self._end - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def whole(path: Path) -> FileDataset:
+    """Return all of a file, whether it has a preamble or not. Damage raises whatever pydicom raises."""
+    with Bounded(path) as stream:
+        return dcmread(stream, force=True)
 
 
 def meta(path: Path) -> Dataset:

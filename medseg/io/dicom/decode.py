@@ -251,15 +251,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def _dataset(path: Path) -> Any:
-    import pydicom
-
-    from medseg.io.dicom.bounded import Bounded
-
-    with Bounded(path) as stream:
-        return pydicom.dcmread(stream, force=True)
-
-
 def serve() -> None:
     """Answer requests on standard input until it ends: the worker's whole life."""
     out = os.fdopen(os.dup(1), "wb")
@@ -267,7 +258,7 @@ def serve() -> None:
     import logging
     import warnings
 
-    import pydicom
+    from medseg.io.dicom.bounded import whole
 
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
@@ -280,7 +271,7 @@ def serve() -> None:
         dataset = None
         for number in numbers:
             try:
-                dataset = _dataset(path) if dataset is None else dataset
+                dataset = whole(path) if dataset is None else dataset
                 pixels = np.ascontiguousarray(frame(dataset, number))
             except BaseException as error:  # also Rust's PanicException; what libraries say may quote the header
                 pickle.dump(str(error) if isinstance(error, Refused) else None, out)
