@@ -107,11 +107,10 @@ class Session:
         journal = Journal(path)
         try:
             return cls._resumed(journal, image)
-        except MedsegError:
-            journal.close()
-            raise
-        except (TypeError, ValueError, LookupError, AttributeError, OverflowError):  # JSON of another kind than ours
-            journal.close()
+        except Exception as error:  # JSON of another kind than ours fails in as many ways as there are values
+            journal.close()  # so that it can be opened again
+            if isinstance(error, MedsegError) and path.name in str(error):
+                raise
             raise FormatError(f"{path.name}: is no session of this medseg, or is damaged") from None
 
     @classmethod
