@@ -69,6 +69,9 @@ def test_scale_and_nan_scale(tmp_path):
     edited(path, scl_slope=2, scl_inter=np.nan)
     with pytest.raises(FormatError, match="scl_inter"):
         io.load(path)
+    edited(path, scl_slope=3e38, scl_inter=0)
+    with pytest.raises(FormatError, match="scl_slope"):
+        io.load(path).voxels()
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("micron", 1e-3), ("meter", 1e3), ("unknown", 1)])
