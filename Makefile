@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 CONFIG ?= nuclei2d
 
-.PHONY: demo test test-slow test-gpu test-pyqt6 oracles lint docs train clean
+.PHONY: demo test test-slow test-gpu fuzz test-pyqt6 oracles lint docs train clean
 
 demo: $(READY)
 	$(BIN)/medseg demo
@@ -15,6 +15,11 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# 20,000 damaged files of every kind; FIRST=20000 takes the next ones, and what is found is kept in runs/fuzz
+FIRST ?= 0
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m medseg.testing.fuzz 20000 --first $(FIRST) --keep runs/fuzz
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # A header larger than this is no header of ours; safetensors itself allows 100 MB.
 _MAX_HEADER = 4_000_000
+_MAX_DEPTH = 32  # of what a header says of itself
+_UNSEEN = ("Cc", "Cf", "Cs")  # Unicode's control and format characters and halves of others
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,14 @@ class Model:
         where = choose_device(device)
         data = path.read_bytes()
         try:
-            nets = torch.nn.ModuleList(Net(spec.net, spec.heads) for _ in range(spec.members))
             tensors = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
+            _check_size(spec, tensors)
+            nets = torch.nn.ModuleList(Net(spec.net, spec.heads) for _ in range(spec.members))
             whole: torch.nn.Module = nets if spec.members > 1 else nets[0]
             missing, unexpected = whole.load_state_dict(tensors, strict=False)
         except SpecError as error:
             raise ModelError(f"{path.name}: {error}") from None
-        except (SafetensorError, RuntimeError, ValueError):
+        except (SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError):
             raise ModelError(
                 f"{path.name}: the weights are damaged or do not fit the header; get the file again"
             ) from None
@@ -131,6 +135,20 @@ class Model:
         return [m[crop].float().cpu().numpy() for m in out]
 
 
+def _check_size(spec: ModelSpec, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError if a header names a larger network than there are weights for, before memory is taken for it."""
+    import torch
+
+    from medseg.nets.net import Net
+
+    if spec.members * len(spec.net.filters) > len(tensors):
+        raise ValueError
+    with torch.device("meta"):  # shapes alone
+        one = Net(spec.net, spec.heads)
+    if spec.members * sum(p.numel() for p in one.parameters()) > sum(t.numel() for t in tensors.values()):
+        raise ValueError
+
+
 def _is_memory(error: RuntimeError) -> bool:
     """Did an allocation fail? On a CPU torch says so with a bare RuntimeError."""
     return "out of memory" in str(error) or "can't allocate memory" in str(error)
@@ -171,9 +189,10 @@ def read_header(path: str | Path) -> ModelSpec:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _MAX_HEADER:
                 raise ValueError
-            header = json.loads(file.read(length))
-            about = json.loads(header["__metadata__"]["medseg"])
-        end = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
+            header = json.loads(file.read(length), object_pairs_hook=_once)
+            about = json.loads(header["__metadata__"]["medseg"], object_pairs_hook=_once)
+        _check_text(about)
+        end = _end(header)
         if path.stat().st_size != 8 + length + end:
             raise ValueError  # cut off, or something follows
     except FileNotFoundError:
@@ -189,6 +208,37 @@ def read_header(path: str | Path) -> ModelSpec:
         return parse(ModelSpec, _upgraded(about, version), path.name)
     except SpecError as error:
         raise ModelError(f"{error}; get the file again or upgrade medseg") from None
+
+
+def _end(header: dict[str, Any]) -> int:
+    """Where the last weight ends; they lie one behind the other, without gaps and without sharing bytes."""
+    end = 0
+    for start, stop in sorted(tuple(v["data_offsets"]) for k, v in header.items() if k != "__metadata__"):
+        if not isinstance(stop, int) or start != end or stop < start:
+            raise ValueError
+        end = stop
+    return end
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that occurs twice other readers may take the other value."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
+def _check_text(value: Any, depth: int = 0) -> None:
+    """Refuse what no header of ours holds: control characters, which a terminal obeys, text that turns around, and depth."""
+    if depth > _MAX_DEPTH:
+        raise ValueError
+    if isinstance(value, str) and any(unicodedata.category(c) in _UNSEEN and c not in "\n\t" for c in value):
+        raise ValueError
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for one in value:
+            _check_text(one, depth + 1)
 
 
 def _upgraded(about: dict[str, Any], version: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ image larger than memory never has to be whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ Region = tuple[slice, ...]
 
 # Voxels looked at for the percentiles: enough for a stable 0.1 percentile, cheap on any volume.
 _SAMPLE = 2_000_000
+_MOST = 1000.0  # times as many voxels as the image has that a model may ask for
 _LARGEST = 2200.0  # mL that no brain exceeds, and no head falls short of
 _CUT_OUT = 0.1  # share of voxels outside, from which an image counts as cut out
 _COARSER = 0.8  # a factor below this needs smoothing before voxels are dropped
@@ -116,6 +118,10 @@ def plan(image: Image, spec: PreprocessSpec, zoom: float = 1.0) -> Plan:
     high = np.where(high > low, high, low + np.maximum(1, np.abs(low) * np.float32(1e-3))).astype(np.float32)
     factor, notes = _factor(image.grid, spec)
     factor = tuple(f * zoom for f in factor)
+    if not 0 < math.prod(factor) < _MOST:
+        raise ModelError(
+            f"the model's voxels are {math.prod(factor):.3g} times as many as the image's; it does not fit the image"
+        )
     shape = tuple(max(1, round(n * f)) for n, f in zip(image.grid.shape, factor, strict=True))
     grid = image.grid if shape == image.grid.shape else image.grid.resample_to(shape)
     spacing = image.grid.spacing

@@ -95,6 +95,33 @@ def test_yaml_that_is_no_config() -> None:
         load_yaml(TrainSpec, "nowhere.yaml")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: 2001-99-99",
+        "seed: !!bool x",
+        "seed: !!int ''",
+        "seed: !!float x",
+        "seed: " + "9" * 6000,
+        "[" * 3000,
+        "- " * 3000,
+    ],
+)
+def test_values_that_break_the_yaml_library(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match="not valid YAML"):
+        load_yaml(TrainSpec, path)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    data = yaml.safe_load((presets.folder() / "train" / "nuclei2d.yaml").read_text())
+    path = tmp_path / "odd.yaml"
+    path.write_text(yaml.safe_dump(data | {"rate": float("inf")}))
+    with pytest.raises(SpecError, match="rate"):
+        load_yaml(TrainSpec, path)
+
+
 def test_yaml_tags_run_nothing(tmp_path: Path) -> None:
     path = tmp_path / "evil.yaml"
     path.write_text("!!python/object/apply:os.system ['touch hacked']")

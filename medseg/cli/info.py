@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medseg.cli.common import why
-from medseg.errors import InputError, MissingError
+from medseg.errors import InputError, MissingError, ModelError
 
 if TYPE_CHECKING:
     from medseg.spec import ModelSpec
@@ -28,7 +28,13 @@ def info(
         from medseg.model import find, read_header
 
         spec = read_header(find(target))
-        print(spec.model_dump_json(indent=1) if as_json else card(spec), end="" if not as_json else "\n")
+        try:
+            text = spec.model_dump_json(indent=1) + "\n" if as_json else card(spec)
+        except (AttributeError, TypeError, ValueError, LookupError):  # the record of the training may hold anything
+            raise ModelError(
+                f"{target}: its header says of its training what cannot be shown; get the file again"
+            ) from None
+        print(text, end="")
         return 0
     path = Path(target)
     if not path.exists():
@@ -92,8 +98,14 @@ def card(spec: ModelSpec) -> str:
     for s in spec.scores:
         rows.setdefault((s.source, s.split, s.images, s.figure), {})[s.averaging] = s.value
     for (source, split, images, figure), v in rows.items():
-        lines.append(f"| {source} | {split} | {images} | {figure} | {v['pooled']:.3f} | {v['image mean']:.3f} |")
+        lines.append(
+            f"| {source} | {split} | {images} | {figure} | {_figure(v, 'pooled')} | {_figure(v, 'image mean')} |"
+        )
     if not rows:
         lines[-2:] = ["Not scored yet."]
     lines += ["", "Limits:", "", *[f"- {x}" for x in spec.limits], "- For research use only; not a medical device.", ""]
     return "\n".join(lines)
+
+
+def _figure(values: dict[str, float], averaging: str) -> str:
+    return f"{values[averaging]:.3f}" if averaging in values else ""

@@ -100,11 +100,12 @@ def _check_name(name: str, digest: str) -> None:
 
 @contextmanager
 def _file(source: str) -> Iterator[BinaryIO]:
-    try:
-        with open(source, "rb") as stream:
-            yield stream
-    except FileNotFoundError:
-        raise MissingError(f"{source}: is not there; check the path") from None
+    if not Path(source).is_file():  # a pipe or a device need not end
+        raise MissingError(f"{source}: is not there, or is no file; check the path")
+    if not os.access(source, os.R_OK):
+        raise MissingError(f"{source}: cannot be read; check its permissions")
+    with open(source, "rb") as stream:
+        yield stream
 
 
 @contextmanager

@@ -53,7 +53,10 @@ def grid_of(header: Any, sizes: tuple[int, ...], path: Path) -> tuple[Grid, list
     if sform <= 0 and not (np.isfinite(steps).all() and (steps > 0).all()):
         raise GeometryError(f"{path.name}: pixdim {steps.tolist()} is no spacing; correct the header.")
     if sform > 0:
-        grid = _placed(sizes, scale @ header.get_sform().astype(np.float64))
+        matrix = header.get_sform().astype(np.float64)
+        if not np.isfinite(matrix).all():
+            raise GeometryError(f"{path.name}: the sform holds numbers that are not finite; correct the header.")
+        grid = _placed(sizes, scale @ matrix)
         told = _compared(header, sizes, scale, grid, path) if qform > 0 else _stale(grid, steps * scale[0, 0])
         if told:
             warnings.warn(f"{path.name}: {told}", MedsegWarning, stacklevel=4)  # the caller of io.load
@@ -80,6 +83,9 @@ def _qform(header: Any, path: Path) -> Matrix:
     fixed = header.copy()
     if len(header.get_data_shape()) < 3 and not fixed["pixdim"][3] > 0:
         fixed["pixdim"][3] = 1  # a 2-D file has no third step
+    parts = [*(fixed[f"quatern_{name}"] for name in "bcd"), *(fixed[f"qoffset_{name}"] for name in "xyz")]
+    if not np.isfinite([*parts, *fixed["pixdim"][:4]]).all():
+        raise GeometryError(f"{path.name}: the qform holds numbers that are not finite; correct the header.")
     try:
         matrix: Matrix = fixed.get_qform().astype(np.float64)
     except Exception:

@@ -57,9 +57,10 @@ class _Layout:
         if not self.scaled:
             return stored.astype(self.dtype, copy=False)
         wide = np.dtype(np.float64 if stored.dtype.itemsize > 2 else np.float32)
-        values: AnyArray = np.multiply(stored, self.slope, dtype=wide)
-        values += self.inter
-        return values.astype(self.dtype, copy=False)
+        with np.errstate(over="raise"):
+            values: AnyArray = np.multiply(stored, self.slope, dtype=wide)
+            values += self.inter
+            return values.astype(self.dtype, copy=False)
 
 
 def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> Image:
@@ -191,7 +192,10 @@ def _reader(path: Path, layout: _Layout) -> Callable[[], AnyArray]:
             # Reading to the end checks the sum of gzip; a bomb is stopped after SLACK bytes.
             if _gzipped(path) and len(stream.read(SLACK + 1)) > SLACK:
                 raise FormatError(f"{path.name} holds more voxels than its header states; get it again.")
-        return layout.values(stored)
+        try:
+            return layout.values(stored)
+        except FloatingPointError:
+            raise FormatError(f"{path.name}: scl_slope makes numbers too large to hold; correct the header.") from None
 
     return load
 

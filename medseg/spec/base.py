@@ -14,9 +14,9 @@ S = TypeVar("S", bound="Spec")
 
 
 class Spec(BaseModel):
-    """Base of all specs: frozen, no unknown keys."""
+    """Base of all specs: frozen, no unknown keys, no numbers that are not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def parse(cls: type[S], data: object, where: str) -> S:
@@ -43,6 +43,8 @@ def load_yaml(cls: type[S], path: str | Path) -> S:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (
+        Exception
+    ):  # beside YAMLError: ValueError of a date, KeyError of a bool, IndexError of a number, RecursionError
         raise SpecError(f"{path}: is not valid YAML") from None
     return parse(cls, data, str(path))

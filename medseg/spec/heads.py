@@ -17,7 +17,7 @@ class HeadBase(Spec):
     """
 
     kind: str
-    classes: int = Field(default=1, ge=1, description="classes that instances are told apart into")
+    classes: int = Field(default=1, ge=1, le=1 << 16, description="classes that instances are told apart into")
     min_voxels: int = Field(default=15, ge=1, description="instances smaller than this many voxels are dropped")
 
 
@@ -94,7 +94,7 @@ class StarSpec(HeadBase):
     rays: int = Field(default=32, ge=8, le=360, description="rays in 2-D")
     rays_3d: int = Field(default=64, ge=12, le=1000, description="rays in 3-D")
     scale: float = Field(default=16.0, gt=0, description="usual length of a ray, in finest-axis voxels")
-    width: int = Field(default=64, ge=1, description="features from which probability and rays are read")
+    width: int = Field(default=64, ge=1, le=1 << 16, description="features from which probability and rays are read")
 
 
 HEAD_SPECS: dict[str, type[HeadBase]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,13 +14,13 @@ class NetSpec(Spec):
 
     kind: Literal["dynunet"] = "dynunet"
     ndim: Literal[2, 3] = 2
-    in_channels: int = Field(default=1, ge=1)
+    in_channels: int = Field(default=1, ge=1, le=1 << 16)
     stem: Literal["plain", "shared"] = Field(
         default="plain",
         description="shared: all channels go through the same first layers and what they see is pooled, so that 1 to "
         "in_channels of them may come in any order",
     )
-    filters: tuple[int, ...] = (16, 32, 64, 128, 192)
+    filters: tuple[Annotated[int, Field(ge=1, le=1 << 16)], ...] = (16, 32, 64, 128, 192)
     strides: tuple[tuple[int, ...], ...] = Field(
         default=(), description="stride into each level, array axis order; first all 1. Empty: 2 everywhere"
     )
@@ -70,7 +70,9 @@ class PreprocessSpec(Spec):
     anisotropy: float | None = Field(
         default=None, gt=0, description="resample z so that z spacing / in-plane spacing is this; None: native voxels"
     )
-    spacing: tuple[float, ...] | None = Field(default=None, description="resample to this spacing in mm, array order")
+    spacing: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        default=None, description="resample to this spacing in mm, array order"
+    )
     diameter: tuple[float, float] | None = Field(
         default=None,
         description="objects of usual diameters between these, in voxels, are taken as they are; images of smaller or larger ones "

@@ -12,13 +12,16 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
 from medseg.errors import FormatError, OutputError
+from medseg.io.limits import check_claim
 from medseg.ops.deltas import Delta
 
 _FORMAT = 1
+_LABEL = 4  # bytes of a label
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,18 @@ class Row:
     def parsed(cls, value: dict[str, Any]) -> Self:
         """Read a row from JSON."""
         told: dict[str, Any] = dict(value)
+        score = told["score"]
+        if not (_integers(told["id"], told["voxels"], told.get("revision", 0)) and isinstance(told["kind"], str)):
+            raise TypeError
+        if not (score is None or isinstance(score, (int, float))) or told["id"] < 1:
+            raise TypeError
         for name in ("centroid", "box"):
             told[name] = tuple(told[name])
         for name in ("long_axis", "short_axis"):
-            told[name] = tuple(tuple(end) for end in told[name])
+            told[name] = tuple(tuple(map(float, end)) for end in told[name])
+        told["centroid"] = tuple(map(float, told["centroid"]))
+        if not _integers(*told["box"]) or len(told["box"]) != 2 * len(told["centroid"]):
+            raise TypeError
         return cls(**told)
 
     def changed(self, **values: Any) -> Row:
@@ -163,14 +174,27 @@ class Journal:
                 raise ValueError
             found["rows"] = _load(found["rows"])
             found["shape"] = tuple(found["shape"])
-        except (sqlite3.Error, ValueError, LookupError, TypeError):
+            if len(found["shape"]) not in (2, 3) or not _integers(*found["shape"], found["position"]):
+                raise ValueError
+            if (
+                min(found["shape"]) < 1
+                or found["position"] < 0
+                or any(len(r.centroid) != len(found["shape"]) for r in found["rows"].values())
+            ):
+                raise ValueError
+            if not all(isinstance(file, str) for file in found.get("files") or ()):
+                raise ValueError
+        except (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             raise FormatError(f"{self.path.name}: is no session of this medseg, or is damaged") from None
+        check_claim(prod(found["shape"]) * _LABEL, self.path)
         return found
 
     def base(self, shape: tuple[int, ...]) -> Delta:
         """Return the labels that the session began with."""
         try:
             (blob,) = self._file.execute("SELECT labels FROM base").fetchone()
+            if not isinstance(blob, bytes):
+                raise TypeError
         except (sqlite3.Error, TypeError):
             raise FormatError(f"{self.path.name}: the labels it began with are missing") from None
         return Delta.from_bytes(blob, shape)
@@ -181,7 +205,16 @@ class Journal:
         try:
             for name, blob, before, after in self._file.execute(query):
                 yield Edit(name, Delta.from_bytes(blob, shape), _load(before), _load(after))
-        except (sqlite3.Error, FormatError, ValueError, LookupError, TypeError):
+        except (
+            sqlite3.Error,
+            FormatError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ):
             return
 
     def close(self) -> None:
@@ -221,6 +254,10 @@ class _Transaction:
             error = failed
         if isinstance(error, sqlite3.Error):
             raise OutputError(f"{self._path.name}: autosave cannot write; check space and permission") from None
+
+
+def _integers(*values: Any) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) for value in values)
 
 
 def _dump(rows: dict[int, Row]) -> str:

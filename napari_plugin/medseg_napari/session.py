@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from psygnal import Signal
 
-from medseg.errors import InputError, MedsegError, OutputError
+from medseg.errors import FormatError, InputError, MedsegError, OutputError
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
@@ -101,8 +101,20 @@ class Session:
         ------
         FormatError
             The file is damaged.
+        InputError
+            It claims more labels than `medseg.io.limits` allows.
         """
         journal = Journal(path)
+        try:
+            return cls._resumed(journal, image)
+        except Exception as error:  # JSON of another kind than ours fails in as many ways as there are values
+            journal.close()  # so that it can be opened again
+            if isinstance(error, MedsegError) and path.name in str(error):
+                raise
+            raise FormatError(f"{path.name}: is no session of this medseg, or is damaged") from None
+
+    @classmethod
+    def _resumed(cls, journal: Journal, image: Image | None) -> Session:
         about = journal.about()
         shape = about["shape"]
         grid = Grid(

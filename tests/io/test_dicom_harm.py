@@ -3,6 +3,7 @@
 import os
 import struct
 import time
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -19,6 +20,7 @@ from test_dicom_series import stack, written
 from medseg import io
 from medseg.errors import FormatError, InputError
 from medseg.io.dicom import decode
+from medseg.io.dicom.bounded import Bounded
 
 
 def loaded(folder, slices):
@@ -152,3 +154,37 @@ def test_garbage_for_a_frame(tmp_path):
     slices[0]["PixelData"].is_undefined_length = True
     with pytest.raises(FormatError, match="slice 1"):
         loaded(tmp_path / "s", slices).voxels()
+
+
+@pytest.mark.parametrize("length", [0x7FFFFFFE, 0xFFFFFFFE])
+def test_an_element_that_claims_gigabytes_takes_no_memory(tmp_path, length):
+    """Python sets memory aside for all that is asked for, so pydicom must not ask for more than there is."""
+    folder = written(tmp_path / "s", stack(1)[0])
+    path = next(folder.iterdir())
+    data = path.read_bytes()
+    at = data.index(struct.pack("<HH", 0x0028, 0x0010))
+    claim = struct.pack("<HH2sHL", 0x0019, 0x1001, b"OB", 0, length)
+    path.write_bytes(data[:at] + claim + data[at:])
+
+    def read():
+        for call in (io.load, io.load_labels, io.load_candidates, io.load_report):
+            with pytest.raises((InputError, FormatError)):
+                call(path)
+
+    tracemalloc.start()
+    try:
+        read()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 28
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_bounded_file_reads_like_any_other(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(bytes(range(200)))
+    with Bounded(path) as stream:
+        assert stream.read(3) == b"\0\1\2" and stream.read(1 << 40) == bytes(range(3, 200)) and stream.read(5) == b""
+        stream.seek(500)
+        assert stream.read(5) == stream.read() == b""
+        stream.seek(198)
+        assert stream.read() == b"\xc6\xc7"

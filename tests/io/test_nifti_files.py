@@ -69,6 +69,9 @@ def test_scale_and_nan_scale(tmp_path):
     edited(path, scl_slope=2, scl_inter=np.nan)
     with pytest.raises(FormatError, match="scl_inter"):
         io.load(path)
+    edited(path, scl_slope=3e38, scl_inter=0)
+    with pytest.raises(FormatError, match="scl_slope"):
+        io.load(path).voxels()
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("micron", 1e-3), ("meter", 1e3), ("unknown", 1)])
@@ -119,6 +122,18 @@ def test_singular_sform_and_bad_quaternion(tmp_path):
         io.load(edited(path, srow_x=0))
     with pytest.raises(GeometryError, match="quaternion"):
         io.load(edited(path, sform_code=0, qform_code=1, quatern_b=5.0))
+
+
+@pytest.mark.parametrize("field", ["srow_y", "quatern_c", "qoffset_z", "pixdim"])
+def test_numbers_that_are_not_finite(tmp_path, field):
+    """Refused, or told of where the other form counts; NumPy's warnings do not leak."""
+    path = saved(tmp_path / "a.nii", volume(3, 4, 5), np.eye(4))
+    forms = {"sform_code": 1} if field == "srow_y" else {"sform_code": 0, "qform_code": 1}
+    with pytest.raises(GeometryError, match="sform|qform|pixdim"):
+        io.load(edited(path, **{field: np.float32("inf")}, **forms))
+    if field != "srow_y":
+        with pytest.warns(MedsegWarning, match="disagree"):
+            io.load(edited(path, sform_code=1, qform_code=1))
 
 
 def test_two_axes(tmp_path):

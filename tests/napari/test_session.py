@@ -1,10 +1,13 @@
 """Sessions without a window: every step undone and done again exactly, and on disk before the next."""
 
+import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from medseg.errors import FormatError, InputError, OutputError
 from medseg.grid import Grid
 from medseg.instances import Instances
 from medseg.ops.deltas import Delta
+from medseg.testing.seeds import seeds
 
 
 @pytest.fixture(autouse=True)
@@ -236,6 +240,37 @@ def test_a_damaged_session_file_is_refused_with_words(tmp_path):
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises((FormatError, OSError), match="x.session"):
         Session.resume(path)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("about", "shape", [100000, 100000, 100000]), ("about", "shape", [4, -4, 4]), ("about", "shape", "x"),
+        ("about", "shape", [1.5, 2, 2]), ("about", "affine", [[1, 2], 3]), ("about", "affine", None), ("about", "rows", 3),
+        ("about", "rows", json.dumps([{"id": {}}])), ("about", "rows", json.dumps([5])), ("about", "position", {}),
+        ("about", "classes", [[]]), ("about", "files", [1]), ("about", "unit", 4), ("base", "labels", None), ("base", "labels", 5),
+    ],
+)  # fmt: skip
+def test_a_session_of_other_values_is_refused_and_let_go(tmp_path, table, column, value):
+    path = tmp_path / "x.session"
+    path.write_bytes(next(seed.data for seed in seeds() if seed.kind == "session"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as base:
+        if table == "about":
+            base.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (column, json.dumps(value)))
+        else:
+            base.execute(f"UPDATE {table} SET {column} = ?", (value,))
+    for _ in range(2):  # refused each time for what it is, not as open elsewhere
+        with pytest.raises(InputError, match="x.session") as told:
+            Session.resume(path)
+        assert "another window" not in str(told.value)
+
+
+def test_the_session_that_is_fuzzed_is_sound(tmp_path):
+    path = tmp_path / "x.session"
+    path.write_bytes(next(seed.data for seed in seeds() if seed.kind == "session"))
+    session = Session.resume(path)
+    assert len(session.edits) == 1 and len(session) == 3
+    session.journal.close()
 
 
 def test_rejected_instances_are_not_handed_on_and_edited_ones_are_named():

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medseg.errors import FormatError
+from medseg.io.dicom.bounded import meta as meta_of
 from medseg.io.limits import SLACK, check_claim
 
 _BLOCK = 1 << 20
@@ -37,7 +37,7 @@ def read(path: Path) -> Dataset | None:
     with path.open("rb") as file:
         if file.read(132)[128:] != b"DICM":
             return None
-    meta = read_file_meta_info(path)
+    meta = meta_of(path)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return None
     stream = _Stream(path, 144 + int(meta.get("FileMetaInformationGroupLength") or 0))  # preamble, mark, the length

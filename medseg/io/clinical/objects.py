@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medseg.errors import FormatError, InputError, MissingError
 from medseg.io.clinical import deflated
 from medseg.io.common import reading
+from medseg.io.dicom.bounded import Bounded, meta
 from medseg.io.dicom.pixels import quiet
 from medseg.io.names import FORMATS, suffix
 
@@ -48,7 +48,8 @@ def opened(path: Path, kinds: tuple[str, ...], what: str) -> Dataset:
     with reading(path, "DICOM"), quiet():
         dataset = deflated.read(path)
         if dataset is None:
-            dataset = pydicom.dcmread(path, force=_suffixed(path))
+            with Bounded(path) as stream:
+                dataset = pydicom.dcmread(stream, force=_suffixed(path))
         kind = str(dataset.get("SOPClassUID") or "")
     if kind not in kinds:
         raise FormatError(f"{path.name} is no {what}.")
@@ -84,11 +85,12 @@ def _kind(path: Path) -> str:
         if not marked and not _suffixed(path):
             return ""
         with quiet():
-            meta = read_file_meta_info(path) if marked else Dataset()
-            stated = str(meta.get("MediaStorageSOPClassUID") or "")
-            if stated or meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            head = meta(path) if marked else Dataset()
+            stated = str(head.get("MediaStorageSOPClassUID") or "")
+            if stated or head.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
                 return stated  # a deflated file would be inflated whole
-            header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+            with Bounded(path) as stream:
+                header = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=["SOPClassUID"])
             return str(header.get("SOPClassUID") or "")
     except Exception:  # pydicom raises anything from struct.error to OverflowError on damaged files
         return ""

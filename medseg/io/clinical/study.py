@@ -25,6 +25,7 @@ from medseg.grid import Grid
 from medseg.image import Image
 from medseg.io.clinical.deidentifier import VERSION, deidentify, new_uid, secret, uid_of
 from medseg.io.common import reading
+from medseg.io.dicom.bounded import Bounded
 from medseg.io.dicom.pixels import quiet
 from medseg.io.dicom.stack import JITTER, JITTER_MM
 from medseg.ops.files import write_whole
@@ -198,8 +199,8 @@ def study_of(image: Image, what: str, anonymous: bool) -> Study:
 
 
 def _header(path: Path, tags: Sequence[str] | None) -> Dataset:
-    with reading(path, "DICOM"), quiet():
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)  # type: ignore[arg-type]
+    with reading(path, "DICOM"), quiet(), Bounded(path) as stream:
+        dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=tags)  # type: ignore[arg-type]
         for _ in dataset:
             pass  # values are parsed when touched
         return dataset

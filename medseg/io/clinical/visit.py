@@ -9,6 +9,7 @@ import pydicom
 
 from medseg.image import Image
 from medseg.io.common import reading
+from medseg.io.dicom.bounded import Bounded
 from medseg.io.dicom.pixels import quiet
 
 _WHEN = ("AcquisitionDate", "SeriesDate", "StudyDate", "ContentDate")
@@ -24,7 +25,8 @@ def visit_of(image: Image) -> tuple[str, str]:
     if source is None or source.format != "dicom" or not source.files:
         return "", ""
     with reading(source.files[0], "DICOM"), quiet():
-        header = pydicom.dcmread(source.files[0], stop_before_pixels=True, force=True, specific_tags=[*_WHEN, *_WHO])
+        with Bounded(source.files[0]) as stream:
+            header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=[*_WHEN, *_WHO])
         dates = [str(header.get(name) or "") for name in _WHEN]
         who = [str(header.get(name) or "").strip().upper() for name in _WHO]
     date = next((d for d in dates if re.fullmatch(r"(19|20)\d{6}", d)), "")

@@ -258,7 +258,7 @@ def serve() -> None:
     import logging
     import warnings
 
-    import pydicom
+    from medseg.io.dicom.bounded import whole
 
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
@@ -271,7 +271,7 @@ def serve() -> None:
         dataset = None
         for number in numbers:
             try:
-                dataset = pydicom.dcmread(path, force=True) if dataset is None else dataset
+                dataset = whole(path) if dataset is None else dataset
                 pixels = np.ascontiguousarray(frame(dataset, number))
             except BaseException as error:  # also Rust's PanicException; what libraries say may quote the header
                 pickle.dump(str(error) if isinstance(error, Refused) else None, out)

@@ -25,6 +25,7 @@ from pydicom.uid import (
 
 from medseg.errors import FormatError
 from medseg.io.common import reading
+from medseg.io.dicom.bounded import Bounded
 from medseg.io.dicom.elements import (
     CHUNK,
     LONG,
@@ -130,7 +131,8 @@ class Header:
         with reading(Path("The file"), "DICOM"):
             if self.syntax == DeflatedExplicitVRLittleEndian:
                 return inflated(self.path, _DEFLATED_HEADER, stop_before_pixels=True)
-            return pydicom.dcmread(self.path, force=True, stop_before_pixels=True)
+            with Bounded(self.path) as stream:
+                return pydicom.dcmread(stream, force=True, stop_before_pixels=True)
 
 
 def read_header(path: Path) -> Header | None:
@@ -260,7 +262,7 @@ def _slow(path: Path, marked: bool, head: bytes) -> Header:
     if DeflatedExplicitVRLittleEndian.encode() in head[:4096]:
         raise FormatError("A deflated DICOM file has a damaged header; get it again.")
     tags: list[Any] = [*_KEYWORDS, *PRIVATE_B]
-    with reading(Path("A DICOM file"), "DICOM"), path.open("rb") as stream:
+    with reading(Path("A DICOM file"), "DICOM"), Bounded(path) as stream:
         dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=not marked, specific_tags=tags)
         implicit, little = dataset.original_encoding
         order = "<" if little or little is None else ">"

@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from medseg.errors import InputError
 from medseg.image import Image, LazyArray
 from medseg.io.common import note, reading
+from medseg.io.dicom.bounded import Bounded
 from medseg.io.dicom.pixels import quiet
 
 Kind = Literal["bw", "bsa", "lbm"]
@@ -85,6 +86,11 @@ def suv(image: Image, kind: Kind = "bw") -> Image:
     return note(replace(image, array=lazy), f"SUV{kind}: {found.told}")
 
 
+def _tags(file: Path, tags: list[Any]) -> Dataset:
+    with Bounded(file) as stream:
+        return pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=tags)
+
+
 def factor(files: Sequence[Path], kind: Kind) -> Factor:
     """Return what rescaled voxels of PET files are multiplied by to become SUV.
 
@@ -95,10 +101,8 @@ def factor(files: Sequence[Path], kind: Kind) -> Factor:
     """
     with reading(Path("A PET file"), "DICOM"):
         tags: list[Any] = [*_FIRST, _GE_SCAN, _PHILIPS_SUV, _PHILIPS_ACTIVITY]
-        first = pydicom.dcmread(files[0], force=True, stop_before_pixels=True, specific_tags=tags)
-        rest = [
-            pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(_EACH)) for file in files[1:]
-        ]
+        first = _tags(files[0], tags)
+        rest = [_tags(file, list(_EACH)) for file in files[1:]]
     for keyword in ("Units", "DecayCorrection"):
         if len({str(one.get(keyword)) for one in (first, *rest)}) > 1:
             raise InputError(f"SUV cannot be computed: {keyword} differs between slices.")

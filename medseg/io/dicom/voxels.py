@@ -19,6 +19,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from medseg.errors import FormatError, InputError
 from medseg.io.common import reading
 from medseg.io.dicom import decode
+from medseg.io.dicom.bounded import whole
 from medseg.io.dicom.codestreams import Refused
 from medseg.io.dicom.elements import deflated_bytes, inflated
 from medseg.io.dicom.headers import Header
@@ -152,7 +153,7 @@ def _whole(header: Header, frames: list[int]) -> pydicom.Dataset:
     if header.syntax == DeflatedExplicitVRLittleEndian:
         _, offset, length = header.pixels or ("", 0, 0)
         return inflated(header.path, offset + length)
-    return pydicom.dcmread(header.path, force=True)
+    return whole(header.path)
 
 
 def _deflated(header: Header, frames: list[int], one: Stored, shape: tuple[int, ...]) -> Iterator[AnyArray]:
