@@ -15,6 +15,7 @@ from medseg.errors import InputError
 from medseg.ops import components, editing
 from medseg.ops.deltas import Labels, Place
 from medseg.pipeline import Maps
+from medseg.separate import separate as cut
 from medseg_napari.journal import Edit
 from medseg_napari.session import Session
 
@@ -37,6 +38,16 @@ def split_by_line(session: Session, id: int, path: Sequence[Point], axis: int | 
     inner = np.asarray(path, dtype=float) - [s.start for s in place]
     parts = editing.split_by_line(session.labels[place] == id, inner, axis)
     return _parted(session, "split by line", id, place, parts)
+
+
+def separate(session: Session, id: int) -> Edit | None:
+    """Cut an instance wherever its shape says that it is several, as `medseg separate` does."""
+    place = session.around([id])
+    crop = session.grid.crop([s.start for s in place], [s.stop for s in place])
+    parts = cut(session.labels[place] == id, crop).labels
+    if int(parts.max(initial=0)) < 2:
+        raise InputError("By its shape this is one object; split it by clicks or by a line.")
+    return _parted(session, "separate by shape", id, place, parts)
 
 
 def merge(session: Session, ids: Sequence[int]) -> Edit | None:

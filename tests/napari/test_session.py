@@ -301,6 +301,18 @@ def test_split_by_clicks_cuts_at_the_neck():
     assert (session.labels > 0).sum() == 20 and len(session) == 2
 
 
+def test_separation_by_shape_cuts_touching_balls_and_leaves_one_alone():
+    index = np.indices((20, 40, 60))
+    labels = np.zeros((20, 40, 60), np.int32)
+    for id, centre in ((1, (10, 20, 15)), (1, (10, 20, 27)), (2, (10, 20, 50))):
+        labels[sum(((i - c) * s) ** 2 for i, c, s in zip(index, centre, (2.0, 1.0, 1.0), strict=True)) < 49] = id
+    session = begin(labels)
+    commands.separate(session, 1)
+    assert len(session) == 3 and session.labels[10, 20, 12] != session.labels[10, 20, 30]
+    with pytest.raises(InputError, match="one object"):
+        commands.separate(session, 2)
+
+
 def test_split_keeps_the_number_of_the_largest_part():
     session = flat("1111110011", "1111111111", "1111110011")
     commands.split(session, 1, [(1, 8), (1, 2)])

@@ -33,6 +33,7 @@ TOOLS = {
 KEYS = {
     "split": "Alt-S",
     "line": "Alt-D",
+    "separate": "Alt-P",
     "merge": "Alt-M",
     "delete": "Delete",
     "fill": "Alt-F",
@@ -59,7 +60,8 @@ class EditTab(QWidget):
         self.buttons: dict[str, QPushButton] = {}
         grid = QGridLayout()
         names = [
-            ("split", "Split by clicks"), ("line", "Split by a line"), ("merge", "Merge"), ("delete", "Delete"),
+            ("split", "Split by clicks"), ("line", "Split by a line"), ("separate", "Separate by shape"),
+            ("merge", "Merge"), ("delete", "Delete"),
             ("fill", "Fill holes"), ("largest", "Keep largest piece"), ("grow", "Grow"), ("shrink", "Shrink"),
             ("smooth", "Smooth"), ("between", "Draw between slices"), ("model", "Add from the model"),
             ("clicks", "Add by clicks"), ("box", "Add by a box"), ("accept", "Accept"), ("reject", "Reject"),
@@ -113,6 +115,7 @@ class EditTab(QWidget):
             return
         by = self.length.value() / (1000 if self.panel.micro else 1)
         one: dict[str, Callable[[Any, int], Any]] = {
+            "separate": commands.separate,
             "fill": commands.fill_holes,
             "largest": commands.keep_largest,
             "grow": lambda s, id: commands.resize(s, id, by),
