@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 from medseg.batch.cases import Named
 from medseg.batch.steps import Task
 from medseg.batch.values import Claim
-from medseg.spec import BatchSpec
 
 Message = tuple[str, str, Any]  # "begin", "end", "done", "failed", "lost" or "broken"; token of the case; more
 
@@ -87,22 +86,3 @@ class Crew(Protocol[S]):
 
     def close(self) -> None:
         """Let go of all that is not a slot."""
-
-
-def crew(spec: BatchSpec) -> Crew[Any]:
-    """Return who does the cases of a batch.
-
-    Raises
-    ------
-    MissingError
-        The library for clusters is not installed.
-    InputError
-        No scheduler answers at the address.
-    """
-    if spec.scheduler == "local":
-        from medseg.batch.workers import LocalCrew
-
-        return LocalCrew(spec)
-    from medseg.batch.cluster import Cluster
-
-    return Cluster(spec)

@@ -19,7 +19,7 @@ from typing import Any
 
 from medseg.batch import placing, workers
 from medseg.batch.cases import Case, Named, named
-from medseg.batch.crew import Crew, Held, Slot, crew
+from medseg.batch.crew import Crew, Held, Slot
 from medseg.batch.key import write_key
 from medseg.batch.ledger import BEAT, Ledger
 from medseg.batch.settings import fingerprint, remember
@@ -63,7 +63,7 @@ def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = Fals
         The cluster asked for cannot be used.
     """
     options = fingerprint(spec)
-    with closing(crew(spec)) as hands, closing(Ledger(folder)) as ledger:
+    with closing(_crew(spec)) as hands, closing(Ledger(folder)) as ledger:
         known: list[Named] = []
         for one in named(cases, bytes.fromhex(ledger.get("secret"))):
             known.append(one)
@@ -81,6 +81,25 @@ def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = Fals
         finally:
             with _undisturbed():
                 supervisor.close()
+
+
+def _crew(spec: BatchSpec) -> Crew[Any]:
+    """Return who does the cases of a batch.
+
+    Raises
+    ------
+    MissingError
+        The library for clusters is not installed.
+    InputError
+        No scheduler answers at the address.
+    """
+    if spec.scheduler == "local":
+        from medseg.batch.workers import LocalCrew
+
+        return LocalCrew(spec)
+    from medseg.batch.cluster import Cluster
+
+    return Cluster(spec)
 
 
 class _Supervisor:
