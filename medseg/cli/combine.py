@@ -65,10 +65,10 @@ def combine(
     data = spec.data.model_copy(
         update={"fold": fold, "sources": tuple(s for s in spec.data.sources if s.name in sources) or spec.data.sources}
     )
-    spec = spec.model_copy(update={"heads": heads, "data": data})
-    for line in finish(
-        spec, [weights_of(path) for path in paths], output, choose_device(device), mirrors, reported=reported
-    ):
+    trained = spec.model_copy(update={"data": data})
+    left = trained.model_copy(update={"heads": heads})
+    weights = [weights_of(path) for path in paths]
+    for line in finish(left, weights, output, choose_device(device), mirrors, reported=reported, config=trained):
         say(line)
     print(output)
     return 0

@@ -48,6 +48,7 @@ def finish(
     mirrors: bool = False,
     cpu_seconds: float = 0.0,
     reported: Sequence[ScoreSpec] | None = None,
+    config: TrainSpec | None = None,
 ) -> Iterator[str]:
     """Choose on tune, report on val, and write the model file; yields one line per decision.
 
@@ -65,6 +66,8 @@ def finish(
         What the training took, for the header, which also counts the choosing.
     reported
         Scores on val for the header, where val cannot be scored as members have learned from it: each member's, on what it has not.
+    config
+        The whole config that members were trained with, where `spec` has fewer heads or sources.
 
     Raises
     ------
@@ -102,7 +105,8 @@ def finish(
     final = plain.model_copy(
         update={"heads": (head,), "calibration": trust, "min_score": least, "min_share": best.share}
     )
-    told: dict[str, Any] = {"tune_ap_by_head": {c.spec.kind: round(c.score, 4) for c in choices}}
+    told: dict[str, Any] = {} if config is None else {"config_sha256": fingerprint(config)}
+    told |= {"tune_ap_by_head": {c.spec.kind: round(c.score, 4) for c in choices}}
     if cpu_seconds:
         told["cpu_seconds"] = round(cpu_seconds + time.process_time() - started)
     final = final.model_copy(update={"training": final.training | told})

@@ -127,7 +127,7 @@ def test_spacing_that_does_not_fit_one_of_two(medseg, field, stack, tmp_path):
 
 USAGE = [
     (["--nope"], "--nope"),
-    (["--model", "nuclei9d"], "cells2d, nuclei2d, nuclei3d"),
+    (["--model", "nuclei9d"], "cells2d, ms-lesions, nuclei2d, nuclei3d"),
     (["--model", "{tmp}"], "no model"),
     (["--unit", "cm"], "'cm'"),
     (["--unit", "um"], "--spacing"),
@@ -289,7 +289,7 @@ def test_other_commands(medseg, tmp_path, monkeypatch):
     truncated_tiff(tmp_path / "cut.tif")
     for arguments, said in [
         (["info", tmp_path / "missing.tif"], "missing.tif"),
-        (["info", "nuclei9d"], "cells2d, nuclei2d, nuclei3d"),
+        (["info", "nuclei9d"], "cells2d, ms-lesions, nuclei2d, nuclei3d"),
         (["info", "x" * 999], "too long"),
         (["info", tmp_path / "cut.tif"], "cut.tif"),
         (["info", tmp_path], str(tmp_path)),
