@@ -294,3 +294,23 @@ def test_maps_propose_around_a_place_what_was_found_there():
     truth = last.instances.labels[place] == row["id"]
     best = max((truth & (labels == n)).sum() / (truth | (labels == n)).sum() for n in range(1, len(found) + 1))
     assert found.shape == truth.shape and best > 0.85
+
+
+def test_maps_of_a_resampled_image_propose_what_they_gave_in_its_place():
+    image = medseg.io.load(presets.samples() / "fluorescence.tif")
+    *_, last = run(image, Model.load("cells2d"), RunSpec(diameter=80), keep=1 << 30)
+    assert any("resampled" in note for note in last.notes)
+    shared = []
+    for row in last.instances.table.sort_values("score").tail(12).to_dict("records"):
+        low = [max(0, row[f"box_{a}_start"] - 30) for a in "yx"]
+        high = [min(n, row[f"box_{a}_stop"] + 30) for a, n in zip("yx", image.grid.shape, strict=True)]
+        place = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        labels, _ = last.maps.around(place).paint()
+        truth = last.instances.labels[place] == row["id"]
+        shared.append(
+            max((truth & (labels == n)).sum() / (truth | (labels == n)).sum() for n in range(1, labels.max() + 1))
+        )
+    assert np.median(shared) > 0.93
+    whole = tuple(slice(0, n) for n in image.grid.shape)
+    sure = last.maps.foreground(whole)
+    assert sure[last.instances.labels > 0].mean() > 0.8 > 0.2 > sure[last.instances.labels == 0].mean()

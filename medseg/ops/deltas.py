@@ -58,8 +58,9 @@ class Delta:
         old = np.ascontiguousarray(before).reshape(-1, width)
         new = np.ascontiguousarray(after).reshape(-1, width)
         rows = _rows(place, shape)
-        runs = np.zeros(int(_count(old, new)), _HEAD)
-        _fill(old, new, rows, runs["start"], runs["length"], runs["old"], runs["new"])
+        none = np.zeros(0, _HEAD)  # counted first, so that there is room for just as many
+        runs = np.zeros(_fill(old, new, rows, *(none[name] for name in _HEAD.names or ())), _HEAD)
+        _fill(old, new, rows, *(runs[name] for name in _HEAD.names or ()))
         return cls(tuple(shape), runs)
 
     @classmethod
@@ -170,22 +171,8 @@ def _rows(place: Place, shape: Sequence[int]) -> npt.NDArray[np.int64]:
 
 
 @compiled
-def _count(old: Any, new: Any) -> int:
-    found = 0
-    for i in range(old.shape[0]):
-        inside = False
-        for j in range(old.shape[1]):
-            a, b = old[i, j], new[i, j]
-            if a == b:
-                inside = False
-            elif not inside or a != old[i, j - 1] or b != new[i, j - 1]:
-                found += 1
-                inside = True
-    return found
-
-
-@compiled
-def _fill(old: Any, new: Any, rows: Any, start: Any, length: Any, before: Any, after: Any) -> None:
+def _fill(old: Any, new: Any, rows: Any, start: Any, length: Any, before: Any, after: Any) -> int:
+    """Write the runs, as far as there is room for them; return how many there are."""
     k = -1
     for i in range(old.shape[0]):
         inside = False
@@ -193,12 +180,15 @@ def _fill(old: Any, new: Any, rows: Any, start: Any, length: Any, before: Any, a
             a, b = old[i, j], new[i, j]
             if a == b:
                 inside = False
-            elif not inside or a != old[i, j - 1] or b != new[i, j - 1]:
-                k += 1
-                inside = True
-                start[k], length[k], before[k], after[k] = rows[i] + j, 1, a, b
-            else:
+                continue
+            begins = not inside or a != old[i, j - 1] or b != new[i, j - 1]
+            inside = True
+            k += begins
+            if k < len(start):
+                if begins:
+                    start[k], length[k], before[k], after[k] = rows[i] + j, 0, a, b
                 length[k] += 1
+    return k + 1
 
 
 @compiled

@@ -459,3 +459,17 @@ def test_wrong_use_is_told_in_words():
         with pytest.raises(InputError, match=words):
             call()
     assert not session.edits
+
+
+def test_what_a_person_says_changes_what_is_measurable():
+    import pandas as pd
+
+    from medseg.export.files import corrected
+
+    table = pd.DataFrame(
+        {"id": [1, 2, 3], "long_axis_mm": [20.0, 20.0, 20.0], "short_axis_mm": [12.0, 18.0, 12.0], "measurable": True}
+    )
+    said = pd.DataFrame({"id": [1, 2, 3], "nodal": [True, True, np.nan], "long_axis_mm": [np.nan, np.nan, 8.0]})
+    out = corrected(table, said)
+    assert out["measurable"].tolist() == [False, True, False]
+    assert out["long_axis_mm"].tolist() == [20.0, 20.0, 8.0]
