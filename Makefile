@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 CONFIG ?= nuclei2d
 
-.PHONY: demo test test-slow test-gpu fuzz test-pyqt6 oracles lint docs train clean
+.PHONY: demo test test-slow test-gpu fuzz test-pyqt oracles lint docs train clean
 
 demo: $(READY)
 	$(BIN)/medseg demo
@@ -25,7 +25,7 @@ test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
 
 # the viewer's tests with the other Qt binding, which stays out of the environment
-test-pyqt6: $(READY)
+test-pyqt: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .pyqt6 PyQt6
 	QT_API=pyqt6 PYTEST_QT_API=pyqt6 PYTHONPATH=.pyqt6 $(BIN)/python -m pytest tests/napari
 
