@@ -24,7 +24,7 @@ _AXES = {2: ("y", "x"), 3: ("z", "y", "x")}
 _LPS = np.diag([-1.0, -1.0, 1.0])  # LPS to RAS and back
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Grid:
     """The lattice of voxel centres of a 2-D or 3-D array.
 
@@ -472,6 +472,10 @@ class Grid:
         return (
             None if off <= tolerance else f"a corner lies {off:.4g} {self.unit} apart, over {tolerance:.2g} {self.unit}"
         )
+
+    def __repr__(self) -> str:
+        """One line; the frame's UID is left out."""
+        return f"Grid({self.describe()}; axes {', '.join(self.axes)}; {self.space})"
 
     def describe(self) -> str:
         """Return one short line: shape and spacing."""

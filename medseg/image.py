@@ -152,7 +152,7 @@ class Source:
                 yield path
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Image:
     """Voxels on a grid.
 
@@ -206,6 +206,12 @@ class Image:
         object.__setattr__(self, "channels", channels)
         if isinstance(array, np.ndarray):
             object.__setattr__(self, "array", _read_only(array))
+
+    def __repr__(self) -> str:
+        """One line without the source, whose paths may name a patient."""
+        return (
+            f"Image({self.modality}; channels {', '.join(self.channels)}; {self.grid.describe()}; {self.array.dtype})"
+        )
 
     @classmethod
     def from_array(

@@ -23,7 +23,7 @@ Mask = npt.NDArray[np.bool_]
 _MEASURES = {2: "area", 3: "volume"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Instances:
     """Labelled objects on a grid with one table row each. Make one by `from_labels` or `from_candidates`.
 
@@ -47,6 +47,8 @@ class Instances:
     --------
     >>> grid = Grid.from_spacing((2, 3), (2.0, 1.0))
     >>> cells = Instances.from_labels(np.array([[1, 1, 0], [0, 0, 7]]), grid, scores=[0.9, 0.4])
+    >>> cells
+    Instances(2 object; 2 x 3 pixels, 2 x 1 mm)
     >>> cells.table[["id", "voxels", "area_mm2", "centroid_x"]].values.tolist()
     [[1.0, 2.0, 4.0, 0.5], [7.0, 1.0, 2.0, 2.0]]
     """
@@ -67,6 +69,11 @@ class Instances:
         view = self.labels.view()
         view.flags.writeable = False
         object.__setattr__(self, "labels", view)
+
+    def __repr__(self) -> str:
+        """One line: how many of which class, on what."""
+        counts = self.table["class"].value_counts().reindex(list(self.classes), fill_value=0)
+        return f"Instances({', '.join(f'{n} {name}' for name, n in counts.items())}; {self.grid.describe()})"
 
     @classmethod
     def from_labels(

@@ -278,7 +278,7 @@ def segment(
     unit
         Unit of ``spacing``.
     channel_axis
-        Axis of an array that counts channels; never guessed.
+        Axis of an array that counts channels; never guessed, and asked for where an array looks like a colour image.
     channels
         Channels to use, by name or number, in the model's order.
     options
@@ -305,8 +305,15 @@ def segment(
     1
     """
     options = options or RunSpec()
-    if (image is None) == (not named):
-        raise InputError("give one image, or named inputs such as flair=..., t1=...; not both and not neither")
+    if stray := set(named) & set(RunSpec.model_fields):
+        one = min(stray)
+        raise InputError(f"{one!r} says how to run: give options=medseg.RunSpec({one}=...)")
+    if image is not None and named:
+        raise InputError(
+            f"give one image, or named inputs such as flair=..., t1=...; {min(named)!r} came beside an image"
+        )
+    if image is None and not named:
+        raise InputError("there is nothing to segment; give an image, or named inputs such as flair=..., t1=...")
     if named:
         whole = preprocess.combine({name: _image(one, spacing, unit, channel_axis) for name, one in named.items()})
     else:
@@ -406,9 +413,19 @@ def _image(
     source: Any, spacing: float | tuple[float, ...] | None, unit: Literal["mm", "um"], channel_axis: int | None
 ) -> Image:
     if isinstance(source, Image):
+        if spacing is not None or channel_axis is not None:
+            raise InputError(
+                "spacing and channel_axis belong to arrays and files; an Image has its own: leave them out"
+            )
         return source
     if isinstance(source, (str, Path)):
         return io.load(source, spacing=spacing, unit=unit, channel_axis=channel_axis)
+    shape = np.shape(source)
+    if channel_axis is None and len(shape) == 3 and shape[-1] in (3, 4) and min(shape[:2]) > 4:
+        raise InputError(
+            f"an array of shape {shape} looks like a colour image: give channel_axis=-1; "
+            "if it is a stack so narrow, pass medseg.Image.from_array(array)"
+        )
     return Image.from_array(source, spacing, unit, channel_axis=channel_axis)
 
 

@@ -63,13 +63,6 @@ def test_sizes_that_do_not_fit_are_refused(drawn, options):
         segment(image, model=model, options=RunSpec(**options))
 
 
-def test_one_image_or_named_ones(drawn):
-    model, image = flat(drawn)
-    for arguments in ({}, {"image": image, "t1": image}):
-        with pytest.raises(InputError, match="not both and not neither"):
-            segment(model=model, **arguments)
-
-
 def test_a_model_is_chosen_by_dimension_for_microscopy_alone():
     assert default_model(numbered((4, 5))) == "nuclei2d"
     assert default_model(numbered((4, 5, 6), modality="microscopy")) == "nuclei3d"
@@ -143,3 +136,26 @@ def test_named_inputs_of_different_frames_are_refused():
     )
     with pytest.raises(GeometryError, match="frames of reference differ"):
         segment(flair=a, t1=b, model=model)
+
+
+def test_an_array_that_looks_like_a_colour_image_is_asked_about():
+    colour = np.zeros((40, 50, 3), np.uint8)
+    with pytest.raises(InputError, match=r"channel_axis=-1"):
+        segment(colour)
+    assert segment(colour, channel_axis=-1).labels.shape == (40, 50)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "nothing to segment"),
+        ({"image": 0, "flair": 0}, "'flair' came beside an image"),
+        ({"image": 0, "device": "cpu"}, r"options=medseg\.RunSpec\(device="),
+        ({"image": "grid", "spacing": 2.0}, "has its own"),
+        ({"image": "grid", "channel_axis": 0}, "has its own"),
+    ],
+)
+def test_arguments_that_do_not_go_together(given, told):
+    values = {"grid": Image.from_array(np.zeros((8, 8))), 0: np.zeros((8, 8))}
+    with pytest.raises(InputError, match=told):
+        segment(**{name: values.get(one, one) for name, one in given.items()})
