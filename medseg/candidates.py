@@ -104,8 +104,7 @@ class Candidates:
             If labels are not whole numbers of 0 to 2^31-1, or counts differ.
         """
         values = ops.whole(labels)
-        ids, dense = ops.dense(values)
-        boxes = ops.statistics(dense, len(ids))[1]
+        ids, dense, _, boxes, _ = ops.facts(values)
         masks = tuple(
             dense[tuple(map(slice, box[: values.ndim], box[values.ndim :]))] == number
             for number, box in enumerate(boxes.tolist(), 1)

@@ -111,7 +111,7 @@ class Instances:
             raise InputError(f"Labels of shape {values.shape} do not fit the grid of shape {grid.shape}.")
         if not names or len(set(names)) != len(names):
             raise InputError(f"Class names {names} must be at least one, all different.")
-        ids, dense = ops.dense(values)
+        ids, dense, voxels, boxes, centroids = ops.facts(values)
         kinds = ops.per_label(class_ids, 1, ids, "class ids").astype(np.int64)
         if ((kinds < 1) | (kinds > len(names))).any():
             raise InputError(f"Class ids must be 1 to {len(names)}, for the classes {', '.join(names)}.")
@@ -120,7 +120,7 @@ class Instances:
             "class": pd.Series([names[kind - 1] for kind in kinds.tolist()], dtype="str"),
             "score": ops.per_label(scores, np.nan, ids, "scores"),
         }
-        table = pd.DataFrame({**head, **_measure(dense, len(ids), grid)})
+        table = pd.DataFrame({**head, **_measure(dense, voxels, boxes, centroids, grid)})
         owned = values.copy() if np.may_share_memory(values, np.asarray(labels)) else values
         return cls(owned, grid, table, names, dict(provenance or {}))
 
@@ -235,10 +235,11 @@ class Instances:
         return table.rename(columns={name: name.replace("_mm", "_um") for name in [measure, *world]})
 
 
-def _measure(dense: Labels, count: int, grid: Grid) -> dict[str, Any]:
-    """Return the measured columns for labels 1 to `count`."""
+def _measure(
+    dense: Labels, voxels: ops.IntArray, boxes: ops.IntArray, centroids: npt.NDArray[np.float64], grid: Grid
+) -> dict[str, Any]:
+    """Return the measured columns for labels 1 to N, of which voxels, boxes and centroids are known."""
     n = grid.ndim
-    voxels, boxes, centroids = ops.statistics(dense, count)
     start, stop = boxes[:, :n], boxes[:, n:]
     suffix = f"mm{n}" if grid.known else "px"
     columns: dict[str, Any] = {"voxels": voxels, f"{_MEASURES[n]}_{suffix}": voxels * grid.voxel_size}

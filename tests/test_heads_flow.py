@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medseg import heads
-from medseg.ops.flow import flows, follow
+from medseg.ops import flow as flow_module
+from medseg.ops.flow import Paths, flows, follow
 from medseg.spec import FlowSpec
 from medseg.testing.heads import HeadContract
 
@@ -64,3 +67,35 @@ def test_noise_of_half_the_flow_still_finds_the_objects():
     maps = head.perfect(head.targets(labels, None, (1.0, 1.0)))
     maps[1:] += np.random.default_rng(0).normal(0, 0.5, maps[1:].shape)
     assert len(head.decode(maps, (1.0, 1.0))) == 4
+
+
+@given(
+    st.sampled_from([((9, 14), (1.0, 1.0)), ((4, 7, 6), (2.5, 1.0, 1.0)), ((1, 12), (1.0, 1.0))]),
+    st.lists(st.sampled_from([0.0, 0.2, 0.25, 0.5, 0.75, 0.99]), min_size=1, max_size=6),
+    st.integers(0, 1000),
+)
+def test_paths_under_another_threshold_are_those_walked_anew(field, thresholds, seed):
+    shape, spacing = field
+    rng = np.random.default_rng(seed)
+    flow = rng.normal(0, rng.choice([0.3, 1.0]), (len(shape), *shape)).astype(np.float32)
+    probability = np.round(rng.random(shape), 2).astype(np.float32)  # some equal a threshold
+    kept = Paths(flow, probability, spacing)
+    for threshold in thresholds:
+        wanted = follow(flow, probability > np.float32(threshold), spacing)
+        np.testing.assert_array_equal(kept.ends(threshold), wanted)
+
+
+def test_only_paths_that_a_threshold_changes_are_walked_again(monkeypatch):
+    labels = np.zeros((40, 40), np.int32)
+    labels[5:20, 5:20] = 1
+    labels[25:35, 5:35] = 2
+    probability = np.where(labels > 0, 0.8, 0.1).astype(np.float32)
+    probability[25:35, 30:35] = 0.4
+    walked = []
+    real = flow_module._walk
+    monkeypatch.setattr(flow_module, "_walk", lambda *a: walked.append(len(a[3])) or real(*a))
+    paths = Paths(flows(labels, (1.0, 1.0)), probability, (1.0, 1.0))
+    for threshold in (0.5, 0.6, 0.3, 0.5):
+        paths.ends(threshold)
+    # at .6 none, at .3 the 50 voxels that came in, at .5 again none: all that was walked before is known
+    assert walked == [475, 0, 50, 0]

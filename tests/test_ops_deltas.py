@@ -77,3 +77,24 @@ def test_a_record_of_another_image_is_refused():
     delta = Delta.of_array(np.ones((4, 4), np.int32))
     with pytest.raises(FormatError, match="outside"):
         Delta.from_bytes(delta.to_bytes(), (3, 4))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20), st.integers(1, 8)), max_size=8), st.integers(0, 99))
+def test_joined_deltas_do_and_undo_what_the_single_ones_did(strokes, seed):
+    start = np.random.default_rng(seed).integers(0, 3, (4, 7)).astype(np.int32)
+    labels, deltas = start.copy(), []
+    for id, first, length in strokes:
+        index = np.arange(first, min(28, first + length))
+        deltas.append(Delta.of_voxels(index, labels.ravel()[index], np.full(len(index), id), labels.shape))
+        deltas[-1].apply(labels)
+    whole = Delta.joined(deltas, labels.shape)
+    again = start.copy()
+    whole.apply(again)
+    np.testing.assert_array_equal(again, labels)
+    assert len(whole) == (start != labels).sum()
+    for id in range(4):
+        np.testing.assert_array_equal(
+            np.sort(whole.of(id).runs, axis=0), whole.runs[[id in (r["old"], r["new"]) for r in whole.runs]]
+        )
+    whole.revert(again)
+    np.testing.assert_array_equal(again, start)

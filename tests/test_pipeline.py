@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-import medseg
+import medseg.maps
 from medseg import heads, presets
 from medseg.image import Image
 from medseg.instances import Instances
@@ -274,6 +275,26 @@ def test_kept_maps_give_the_same_instances_and_others_under_other_settings():
     few = last.maps.decode(last.maps.spec.heads[0].model_copy(update={"min_voxels": 400}))
     assert 0 < len(few) < len(last.instances)
     assert len(last.maps.decode(min_score=0.0)) > len(last.instances)
+
+
+@pytest.mark.parametrize("name", ["nuclei2d", "cells2d"])
+@pytest.mark.parametrize("remembered", [True, False])
+def test_maps_read_again_and_again_give_what_one_reading_gives(name, remembered, monkeypatch):
+    if not remembered:
+        monkeypatch.setattr(medseg.maps, "_REMEMBER", 0)
+    image = medseg.io.load(presets.samples() / "fluorescence.tif")
+    *_, last = run(image, Model.load(name), RunSpec(region=(150, 150)), keep=1 << 30)
+    kept, spec = last.maps, last.maps.spec.heads[0]
+    assert len(kept.parts) > 1
+    steps = [{"threshold": 0.3}, {"threshold": 0.6}, {"votes": 8.0}, {}, {"threshold": 0.45, "min_voxels": 60}]
+    for number, change in enumerate(steps):
+        least = [None, 0.0, 0.8][number % 3]
+        fresh = replace(kept, parts=kept.parts)
+        for _ in range(2):
+            found = kept.decode(spec.model_copy(update=change), least)
+            wanted = fresh.decode(spec.model_copy(update=change), least)
+            np.testing.assert_array_equal(found.labels, wanted.labels)
+            pd.testing.assert_frame_equal(found.table, wanted.table)
 
 
 def test_maps_over_the_budget_are_not_kept():

@@ -17,6 +17,7 @@ from medseg.errors import SpecError
 from medseg.spec import HeadBase
 
 Truth = dict[str, NDArray[np.float32]]
+Memory = dict[str, Any]  # what a head keeps between two readings of the same maps
 
 
 @runtime_checkable
@@ -25,7 +26,8 @@ class Head(Protocol):
 
     All arrays are channel first, ``(C, y, x)`` or ``(C, z, y, x)``. ``spacing`` is the voxel size per array axis; heads measure in
     units of the finest axis, so only ratios matter. A head that another package registers also has the class attribute
-    ``Spec``, its `HeadBase` subclass, by which the specs find it.
+    ``Spec``, its `HeadBase` subclass, by which the specs find it. One whose class attribute ``remembers`` is True takes a third
+    argument of ``decode``, a dict in which it may keep what does not depend on its settings.
     """
 
     spec: HeadBase
@@ -65,6 +67,19 @@ def make(spec: HeadBase) -> Head:
     from medseg.heads.classes import ClassedHead
 
     return ClassedHead(_separating(spec)) if spec.classes > 1 else _separating(spec)
+
+
+def read(head: Head, maps: NDArray[np.float32], spacing: tuple[float, ...], memory: Memory) -> Candidates:
+    """Decode maps that may be read again under other settings, with what the head remembers of them.
+
+    Parameters
+    ----------
+    memory
+        Empty at first; to be given again with the same maps and spacing alone. The result is the same without.
+    """
+    if getattr(head, "remembers", False):
+        return head.decode(maps, spacing, memory)  # type: ignore[call-arg]
+    return head.decode(maps, spacing)
 
 
 def _separating(spec: HeadBase) -> Head:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from medseg.candidates import Candidates
+from medseg.heads import Memory, read
 from medseg.heads.common import SURE
 from medseg.spec import HeadBase
 
@@ -22,6 +23,8 @@ Truth = dict[str, NDArray[np.float32]]
 
 class ClassedHead:
     """The maps of another head, then one logit per class. Made by `medseg.heads.make` for a spec of several classes."""
+
+    remembers = True
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -57,10 +60,13 @@ class ClassedHead:
         )
         return np.concatenate([self.inner.perfect(truth), sure]).astype(np.float32)
 
-    def decode(self, maps: NDArray[np.float32], spacing: tuple[float, ...]) -> Candidates:
+    def decode(self, maps: NDArray[np.float32], spacing: tuple[float, ...], memory: Memory | None = None) -> Candidates:
         """Instances of the other head; the class of each is the likeliest over its mask."""
-        found: Candidates = self.inner.decode(maps[: -self.spec.classes], spacing)
-        logits = log_softmax(maps[-self.spec.classes :].astype(np.float32), axis=0)
+        memory = {} if memory is None else memory
+        found = read(self.inner, maps[: -self.spec.classes], spacing, memory.setdefault("inner", {}))
+        if "classes" not in memory:
+            memory["classes"] = log_softmax(maps[-self.spec.classes :].astype(np.float32), axis=0)
+        logits = memory["classes"]
         ndim = len(found.shape)
         classes = [
             logits[(slice(None), *map(slice, box[:ndim], box[ndim:]))][:, mask].sum(axis=1).argmax() + 1

@@ -8,6 +8,7 @@ from scipy.ndimage import maximum_filter
 from scipy.special import expit
 
 from medseg.candidates import Candidates
+from medseg.ops import tally
 
 # The logit that stands for certainty in perfect maps; expit(12) = 0.999994.
 SURE = np.float32(12.0)
@@ -51,8 +52,7 @@ def probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def mean_per_label(values: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float64]:
     """Mean of ``values`` over each label, index = label (index 0: background)."""
-    total = np.bincount(labels.ravel(), weights=values.ravel())
-    return total / np.maximum(np.bincount(labels.ravel()), 1)
+    return tally.totals(labels, values) / np.maximum(tally.sizes(labels), 1)
 
 
 def scored(labels: NDArray[np.int32], raw: NDArray[np.float64]) -> Candidates:

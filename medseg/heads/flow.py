@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.candidates import Candidates
-from medseg.heads import Truth
+from medseg.heads import Memory, Truth
 from medseg.heads.common import SURE, mean_per_label, mirrored, probability, relative, scored, weights
 from medseg.ops import components
-from medseg.ops.flow import flows, follow
+from medseg.ops.flow import Paths, flows
 from medseg.ops.votes import agreement, group_by_votes
 from medseg.spec import FlowSpec
 
@@ -22,6 +22,7 @@ class FlowHead:
     """1 + ndim maps: foreground logit, then the direction per array axis."""
 
     blendable = True
+    remembers = True
     tunable = {
         "threshold": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
         "blur": (0.7, 1.0, 1.5, 2.0, 3.0),
@@ -48,11 +49,14 @@ class FlowHead:
         """Certain foreground and the exact directions."""
         return np.concatenate([(truth["foreground"] * 2 - 1) * SURE, truth["flow"]]).astype(np.float32)
 
-    def decode(self, maps: NDArray[np.float32], spacing: tuple[float, ...]) -> Candidates:
+    def decode(self, maps: NDArray[np.float32], spacing: tuple[float, ...], memory: Memory | None = None) -> Candidates:
         """Follow the flow and group the voxels by where they end; the score is mean probability times agreement."""
-        s, p = self.spec, probability(maps[0])
-        foreground = p > s.threshold
-        ends = follow(np.asarray(maps[1:]), foreground, relative(spacing))
+        s, memory = self.spec, {} if memory is None else memory
+        if "paths" not in memory:
+            p = probability(maps[0])
+            memory |= {"probability": p, "paths": Paths(np.asarray(maps[1:]), p, relative(spacing))}
+        p, paths = memory["probability"], memory["paths"]
+        ends, foreground = paths.ends(s.threshold), p > s.threshold
         labels, miss = group_by_votes(
             p, foreground, ends, relative(spacing), blur=s.blur, votes=s.votes, separation=s.separation
         )

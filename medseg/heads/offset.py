@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.candidates import Candidates
-from medseg.heads import Truth
+from medseg.heads import Memory, Truth
 from medseg.heads.common import SURE, mean_per_label, mirrored, probability, relative, scored, weights
 from medseg.ops import components
 from medseg.ops.votes import agreement, centre_offsets, group_by_votes
@@ -22,6 +22,7 @@ class OffsetHead:
     """1 + ndim maps: foreground logit, then the offset per array axis divided by ``spec.scale``."""
 
     blendable = True
+    remembers = True
     tunable = {
         "threshold": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
         "blur": (1.5, 2.0, 3.0, 4.0, 5.0, 6.0),
@@ -57,13 +58,16 @@ class OffsetHead:
         """Certain foreground and the exact offsets."""
         return np.concatenate([(truth["foreground"] * 2 - 1) * SURE, truth["offset"]]).astype(np.float32)
 
-    def decode(self, maps: NDArray[np.float32], spacing: tuple[float, ...]) -> Candidates:
+    def decode(self, maps: NDArray[np.float32], spacing: tuple[float, ...], memory: Memory | None = None) -> Candidates:
         """Let the foreground vote; the score is mean probability times agreement of the votes."""
-        s, p = self.spec, probability(maps[0])
+        s, memory = self.spec, {} if memory is None else memory
+        if memory.get("scale") != s.scale:
+            memory |= {"scale": s.scale, "probability": probability(maps[0]), "offsets": maps[1:] * np.float32(s.scale)}
+        p, offsets = memory["probability"], memory["offsets"]
         labels, miss = group_by_votes(
             p,
             p > s.threshold,
-            maps[1:] * np.float32(s.scale),
+            offsets,
             relative(spacing),
             blur=s.blur,
             votes=s.votes,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SUFFIXES",
     "deidentify",
+    "frames",
     "inputs",
     "is_image",
     "load",
@@ -113,6 +114,23 @@ def load(
 
     image = read(files if several else files[0], channel_axis, series=series, regularize=regularize)
     return respace(image, spacing, unit)
+
+
+def frames(path: str | Path) -> tuple[Image, ...]:
+    """Read a time series of images of one grid, an image for each time point; of a file without time its one image.
+
+    Only TIFF (OME, ImageJ) holds time series that are read so far; errors are those of `load`.
+
+    Examples
+    --------
+    >>> len(frames("movie.ome.tif"))  # doctest: +SKIP
+    40
+    """
+    if format_of(Path(path)) != "tiff":
+        return (load(path),)
+    from medseg.io.tiff import frames as read
+
+    return read(Path(path))
 
 
 def series(path: str | Path | Sequence[str | Path]) -> list[Series]:

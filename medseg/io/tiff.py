@@ -61,6 +61,18 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
     InputError
         Time points, complex values, colours other than gray and RGB, or more voxels than `medseg.io.limits` allows.
     """
+    return _read(path, channel_axis, labels, timed=False)[0]
+
+
+def frames(path: Path) -> tuple[Image, ...]:
+    """Read a time series, an image for each time point; of a file without a time axis its one image.
+
+    Parameters and errors are those of `read`; the time axis is the one that the file itself names so.
+    """
+    return _read(path, None, False, timed=True)
+
+
+def _read(path: Path, channel_axis: int | None, labels: bool, timed: bool) -> tuple[Image, ...]:
     with reading(path, "TIFF"), tifffile.TiffFile(path) as tif:
         check_tags(tif, path)
         _check_planes(tif, path)
@@ -73,17 +85,32 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False) -> I
             raise InputError(f"{path.name} holds {series.dtype} voxels; convert them to integers or real numbers.")
         if page.photometric in _REFUSED:
             raise InputError(f"{path.name} is coloured as {_REFUSED[page.photometric]}; convert it to RGB or gray.")
-        layout = _layout(tif, series, path, channel_axis)
+        letters = list(series.axes)
+        time = letters.index("T") if timed and "T" in letters else None
+        layout = _layout(tif, series, path, channel_axis, time)
         spacing, told = _spacing(tif, page, layout.axes)
         palette = None if labels or page.photometric != 3 or page.colormap is None else page.colormap
-        array, channels = _voxels(path, tif, series, layout, palette)
+        if time is None:
+            array, channels = _voxels(path, tif, series, layout, palette)
+            arrays: list[Any] = [array]
+        else:
+            if palette is not None:
+                raise InputError(f"{path.name} is a time series in palette colours; convert it to gray.")
+            check_claim(series.nbytes, path)
+            stored = series.asarray()
+            count, channels = len(layout.channels), layout.channels
+            parts = np.moveaxis(stored, time, 0)
+            order = [axis - (axis > time) for axis in layout.order]
+            shape = tuple(parts.shape[1 + axis] for axis in order)
+            arrays = [one.transpose(order).reshape(-1, *shape[-len(layout.axes) :])[:count] for one in parts]
     notes = [*layout.notes, *told]
     if page.photometric == 0 and not labels:
         notes.append("the file says that white is 0; values are kept as stored")
     if len(tif.series) > 1:
         notes.append(f"the file holds {len(tif.series)} images; the first was read")
-    grid = Grid.from_spacing(array.shape[1:], spacing, axes=tuple(layout.axes.lower()))
-    return Image(array, grid, "microscopy", channels, Source((path,), "tiff", notes=tuple(notes)))
+    grid = Grid.from_spacing(arrays[0].shape[1:], spacing, axes=tuple(layout.axes.lower()))
+    source = Source((path,), "tiff", notes=tuple(notes))
+    return tuple(Image(array, grid, "microscopy", channels, source) for array in arrays)
 
 
 def _check_planes(tif: tifffile.TiffFile, path: Path) -> None:
@@ -97,8 +124,14 @@ def _check_planes(tif: tifffile.TiffFile, path: Path) -> None:
         check_claim(planes * max(sizes[0] * sizes[1], 1024), path)
 
 
-def _layout(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path, channel_axis: int | None) -> _Layout:
-    """Work out which stored axis is what."""
+def _layout(
+    tif: tifffile.TiffFile,
+    series: tifffile.TiffPageSeries,
+    path: Path,
+    channel_axis: int | None,
+    time: int | None = None,
+) -> _Layout:
+    """Work out which stored axis is what; ``time`` is one that is taken apart by the caller."""
     letters, notes = list(series.axes), []
     if channel_axis is not None:
         if not -len(letters) <= channel_axis < len(letters) or letters[channel_axis] in "YX":
@@ -107,17 +140,21 @@ def _layout(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path,
             )
         letters = ["Q" if letter in "CS" else letter for letter in letters]
         letters[channel_axis] = "C"
-    if "T" in letters:
+    if "T" in letters and time is None:
         raise InputError(
             f"{path.name} holds {series.shape[letters.index('T')]} time points; split it into one file for each."
         )
-    unknown = [i for i, letter in enumerate(letters) if letter not in "ZYXCS"]
+    unknown = [i for i, letter in enumerate(letters) if letter not in "ZYXCS" and i != time]
     if len(unknown) == 1 and "Z" not in letters:
         letters[unknown[0]] = "Z"
         notes.append("the file does not say what its planes are; they are read as z slices")
     colour = [i for i, letter in enumerate(letters) if letter in "CS"]
     spatial = [letters.index(letter) for letter in "ZYX" if letter in letters]
-    if len(colour) > 1 or len(colour) + len(spatial) != len(letters) or not {"Y", "X"} <= set(letters):
+    if (
+        len(colour) > 1
+        or len(colour) + len(spatial) + (time is not None) != len(letters)
+        or not {"Y", "X"} <= set(letters)
+    ):
         raise InputError(
             f"{path.name} has axes {series.axes} of sizes {series.shape}; medseg reads z, y, x and one channel axis. "
             "Split it, or name the channels with channel_axis."

@@ -98,6 +98,21 @@ class Delta:
             np.broadcast_to(np.int32(0), labels.shape), labels, tuple(slice(0, n) for n in labels.shape), labels.shape
         )
 
+    @classmethod
+    def joined(cls, deltas: Sequence[Self], shape: Sequence[int]) -> Self:
+        """Make one delta of several, made one after the other."""
+        if len(deltas) == 1:
+            return deltas[0]
+        runs = np.concatenate([delta.runs for delta in deltas]) if deltas else np.zeros(0, _HEAD)
+        length = runs["length"]
+        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        index = np.repeat(runs["start"], length) + within
+        return cls.of_voxels(index, np.repeat(runs["old"], length), np.repeat(runs["new"], length), shape)
+
+    def of(self, id: int) -> Self:
+        """Return what concerns one id: where it lost or gained voxels."""
+        return type(self)(self.shape, self.runs[(self.runs["old"] == id) | (self.runs["new"] == id)])
+
     def __len__(self) -> int:
         """Return the number of voxels that changed."""
         return int(self.runs["length"].sum())

@@ -49,45 +49,66 @@ def flows(labels: NDArray[np.int32], spacing: tuple[float, ...]) -> Floats:
     return out
 
 
-def follow(
-    flow: Floats, foreground: NDArray[np.bool_], spacing: tuple[float, ...], steps: int = 200
-) -> NDArray[np.float32]:
-    """Walk from each foreground voxel along the flow until it arrives.
+class Paths:
+    """Where the paths along a flow end, for any threshold of the foreground; a new threshold walks only the paths that it changes.
 
     Parameters
     ----------
     flow
         (ndim, *shape): directions in physical space; longer ones count as unit vectors.
-    foreground
-        Where paths start. Elsewhere the flow counts as 0, so that paths do not leave it by far.
+    probability
+        (*shape): paths start where it is above the threshold. Elsewhere the flow counts as 0, so that paths do not leave by far.
     spacing
         Voxel size per array axis. A step is as long as the finest voxel.
     steps
         Most steps of a path.
-
-    Returns
-    -------
-    ndarray of float32, (ndim, *shape)
-        Vector from the voxel to where its path ends, in the unit of ``spacing``; 0 on background.
     """
-    ndim = foreground.ndim
-    out = np.zeros((ndim, *foreground.shape), dtype=np.float32)
-    index = np.nonzero(foreground)
-    if not len(index[0]):
-        return out
-    size = np.sqrt((flow.astype(np.float32) ** 2).sum(axis=0))
-    field = flow / np.maximum(size, 1) * foreground
-    # a plane is a volume of one slice, so that one kernel walks both
-    field3 = np.zeros((3, *(1,) * (3 - ndim), *foreground.shape), dtype=np.float32)
-    field3[3 - ndim :] = field.reshape(ndim, *field3.shape[1:])
-    start = np.zeros((len(index[0]), 3), dtype=np.int64)
-    start[:, 3 - ndim :] = np.stack(index, axis=1)
-    stride = np.zeros(3)
-    stride[3 - ndim :] = min(spacing) / np.asarray(spacing)
-    moved = _walk(field3, start, stride, steps)[:, 3 - ndim :] * np.asarray(spacing)
-    for axis in range(ndim):
-        out[axis][index] = moved[:, axis]
-    return out
+
+    def __init__(self, flow: Floats, probability: Floats, spacing: tuple[float, ...], steps: int = 200) -> None:
+        ndim = probability.ndim
+        size = np.sqrt((flow.astype(np.float32) ** 2).sum(axis=0))
+        shape = (*(1,) * (3 - ndim), *probability.shape)  # a plane is a volume of one slice
+        field = np.zeros((*shape, 3), dtype=np.float32)
+        field[..., 3 - ndim :] = np.moveaxis(flow / np.maximum(size, 1), 0, -1).reshape(*shape, ndim)
+        self._field, self._probability = field, np.ascontiguousarray(probability)
+        self._steps, self._spacing = steps, spacing
+        self._stride = np.zeros(3)
+        self._stride[3 - ndim :] = min(spacing) / np.asarray(spacing)
+        self._ends = np.zeros((ndim, *probability.shape), dtype=np.float32)
+        # a path is the same for all thresholds that part the voxels it meets alike: from the highest of those that count as
+        # background to below the lowest of the others
+        self._from = np.full(probability.shape, np.inf, dtype=np.float32)
+        self._below = np.zeros(probability.shape, dtype=np.float32)
+
+    def ends(self, threshold: float) -> Floats:
+        """Vector from each voxel above the threshold to where its path ends, (ndim, *shape), in the unit of the spacing; else 0."""
+        p, least = self._probability, np.float32(threshold)
+        foreground = p > least
+        start = np.flatnonzero(foreground & ((self._from > least) | (self._below <= least)))
+        first = 3 - p.ndim
+        moved = np.empty((len(start), 3))
+        shape3 = self._field.shape[:3]
+        _walk(
+            self._field,
+            p.reshape(shape3),
+            least,
+            start,
+            self._stride,
+            self._steps,
+            moved,
+            self._from.reshape(-1),
+            self._below.reshape(-1),
+        )
+        for axis, length in enumerate(self._spacing):
+            self._ends[axis].reshape(-1)[start] = moved[:, first + axis] * length
+        return self._ends * foreground
+
+
+def follow(
+    flow: Floats, foreground: NDArray[np.bool_], spacing: tuple[float, ...], steps: int = 200
+) -> NDArray[np.float32]:
+    """Walk from each foreground voxel along the flow until it arrives; see `Paths`."""
+    return Paths(flow, foreground.astype(np.float32), spacing, steps).ends(0.5)
 
 
 def _neighbours(labels: NDArray[np.int32], places: NDArray[np.int64], ids: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -157,36 +178,49 @@ def _spread(places: Any, starts: Any, neighbours: Any, spacing: Any, pull: Any) 
 
 
 @compiled
-def _walk(field: Any, start: Any, stride: Any, steps: int) -> Any:
-    """How far each path leads, in voxels (n, 3), by Euler steps through a linearly interpolated field (3, z, y, x).
+def _walk(
+    field: Any, probability: Any, least: Any, start: Any, stride: Any, steps: int, out: Any, since: Any, below: Any
+) -> None:
+    """How far each path leads, in voxels (n, 3), by Euler steps through a linearly interpolated field (z, y, x, 3).
 
-    The way gone is summed apart from the place it began at, so that a path is the same wherever in the array it lies.
+    The way gone is summed apart from the place it began at, so that a path is the same wherever in the array it lies. ``since``
+    and ``below`` (voxels) take the thresholds between which the path is the same.
     """
-    size = np.array(field.shape[1:])
-    out = np.zeros(start.shape)
-    gone, last, before = np.zeros(3), np.zeros(3), np.zeros(3)
-    low, share = np.zeros(3, dtype=np.int64), np.zeros(3)
+    nz, ny, nx = probability.shape
+    size = np.array(probability.shape)
+    origin, low = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
+    gone, last, before, share, value = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
     for k in range(len(start)):
+        origin[0], origin[1], origin[2] = start[k] // (ny * nx), start[k] // nx % ny, start[k] % nx
         gone[:] = 0.0
         before[:] = 0.0
+        highest_out, lowest_in = np.float32(-np.inf), np.float32(np.inf)
         for turn in range(steps):
             for axis in range(3):
                 whole = np.floor(gone[axis])
-                low[axis] = start[k, axis] + int(whole)
+                low[axis] = origin[axis] + int(whole)
                 share[axis] = gone[axis] - whole
+                value[axis] = 0.0
+            for right in range(2 if share[2] > 0 else 1):
+                x = low[2] + right
+                for down in range(2 if share[1] > 0 else 1):
+                    y = low[1] + down
+                    for deep in range(2 if share[0] > 0 else 1):
+                        z = low[0] + deep
+                        p = probability[z, y, x]
+                        if p > least:
+                            lowest_in = min(lowest_in, p)
+                            weight = share[0] if deep else 1 - share[0]
+                            weight *= share[1] if down else 1 - share[1]
+                            weight *= share[2] if right else 1 - share[2]
+                            for axis in range(3):
+                                value[axis] += weight * field[z, y, x, axis]
+                        else:
+                            highest_out = max(highest_out, p)
             away = 0.0
             for axis in range(3):
-                value = 0.0
-                if stride[axis] > 0:
-                    for corner in range(8):
-                        weight = share[0] if corner & 1 else 1 - share[0]
-                        weight *= share[1] if corner >> 1 & 1 else 1 - share[1]
-                        weight *= share[2] if corner >> 2 else 1 - share[2]
-                        if weight > 0:
-                            z, y, x = low[0] + (corner & 1), low[1] + (corner >> 1 & 1), low[2] + (corner >> 2)
-                            value += weight * field[axis, z, y, x]
-                last[axis] = gone[axis] + value * stride[axis]
-                last[axis] = min(max(last[axis], float(-start[k, axis])), float(size[axis] - 1 - start[k, axis]))
+                last[axis] = gone[axis] + value[axis] * stride[axis]
+                last[axis] = min(max(last[axis], float(-origin[axis])), float(size[axis] - 1 - origin[axis]))
                 away += (last[axis] - before[axis]) ** 2
             arrived = turn > 0 and away < _STILL**2
             for axis in range(3):
@@ -194,4 +228,4 @@ def _walk(field: Any, start: Any, stride: Any, steps: int) -> Any:
                 before[axis], gone[axis] = gone[axis], last[axis]
             if arrived:
                 break
-    return out
+        since[start[k]], below[start[k]] = highest_out, lowest_in

@@ -54,6 +54,19 @@ def statistics(dense: Labels, count: int) -> tuple[IntArray, IntArray, npt.NDArr
     return found["voxel_counts"][1 : count + 1].astype(np.int64), boxes, found["centroids"][1 : count + 1]
 
 
+def facts(labels: Labels) -> tuple[IntArray, Labels, IntArray, IntArray, npt.NDArray[np.float64]]:
+    """Ids and dense labels (`dense`), then the `statistics` of each id."""
+    last = int(labels.max())
+    if last > 2 * labels.size + 1000:
+        ids, labels = dense(labels)
+        return (ids, labels, *statistics(labels, len(ids)))
+    voxels, boxes, centroids = statistics(labels, last)
+    there = voxels > 0
+    if not there.all():
+        labels = np.concatenate([[0], np.cumsum(there)]).astype(np.int32)[labels]
+    return np.flatnonzero(there) + 1, labels, voxels[there], boxes[there], centroids[there]
+
+
 def pieces(dense: Labels, boxes: IntArray) -> IntArray:
     """Count the connected pieces of each label, looking only where there are any."""
     n, count = dense.ndim, len(boxes)
@@ -104,17 +117,19 @@ def usual_size(sizes: npt.NDArray[np.number]) -> float:
     return float(order[np.searchsorted(np.cumsum(order), order.sum() / 2)])
 
 
-def usual(labels: Labels, share: float, kinds: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.bool_]:
+def usual(
+    labels: Labels, share: float, kinds: npt.NDArray[np.int32] | None = None, voxels: IntArray | None = None
+) -> npt.NDArray[np.bool_]:
     """Which of the labels 1 to N are not much smaller than the others: at least ``share`` of the usual size.
 
-    With ``kinds`` (N,) the usual size is that of the same kind.
+    With ``kinds`` (N,) the usual size is that of the same kind. ``voxels`` (N,) of each label, where they are known.
 
     Examples
     --------
     >>> usual(np.array([1] * 50 + [2] * 40 + [3], np.int32)[None], 0.1).tolist()
     [True, True, False]
     """
-    size = np.bincount(labels.ravel(), minlength=1)[1:]
+    size = np.bincount(labels.ravel(), minlength=1)[1:] if voxels is None else voxels
     if not size.any():
         return np.ones(len(size), np.bool_)
     groups = np.zeros(len(size), np.int32) if kinds is None else kinds

@@ -72,16 +72,21 @@ class Mosaic:
         shape, number, before = self.labels.shape, len(self._grown), len(self.scores)
         self._grown.append(grown)
         origin = np.array([s.start for s in grown])
-        inner_low = origin > 0
-        inner_high = np.array([s.stop for s in grown]) < shape
+        n = len(shape)
         size = np.array([s.stop - s.start for s in grown])
-        for box, mask, score, kind in zip(boxes, masks, scores, classes, strict=True):
-            start, stop = box[: len(shape)], box[len(shape) :]
-            place = tuple(slice(int(a), int(b)) for a, b in zip(start + origin, stop + origin, strict=True))
-            piece = _Piece(number, place, mask, core, float(score), int(kind))
-            if ((start == 0) & inner_low).any() or ((stop == size) & inner_high).any():
+        inner = np.concatenate([origin > 0, origin + size < shape])  # faces of the region where the array goes on
+        cut = ((boxes == np.concatenate([np.zeros_like(size), size])) & inner).any(axis=1)
+        moved = boxes + np.tile(origin, 2)
+        middle = (moved[:, :n] + moved[:, n:]) / 2
+        owned = np.ones(len(boxes), bool)
+        for axis, own in enumerate(core):
+            owned &= (own.start <= middle[:, axis]) & (middle[:, axis] < own.stop)
+        for k, (ends, mask) in enumerate(zip(moved.tolist(), masks, strict=True)):
+            place = tuple(map(slice, ends[:n], ends[n:]))
+            piece = _Piece(number, place, mask, core, float(scores[k]), int(classes[k]))
+            if cut[k]:
                 self._pieces.append(piece)
-            elif all(c.start <= (p.start + p.stop) / 2 < c.stop for p, c in zip(place, core, strict=True)):
+            elif owned[k]:
                 self._paint_free(piece)
             elif _meet(place, core) is not None:
                 self._spare.append(piece)
@@ -103,16 +108,16 @@ class Mosaic:
 
     def _paint_free(self, piece: _Piece) -> None:
         """Paint a whole instance, unless most of it is painted already."""
-        taken = (self.labels[piece.box] > 0) & piece.mask
-        if taken.sum() * 2 <= piece.mask.sum():
-            self._paint([(piece.box, piece.mask)], piece.score, piece.kind)
+        free = (self.labels[piece.box] == 0) & piece.mask
+        if np.count_nonzero(free) * 2 >= np.count_nonzero(piece.mask):
+            self._paint([(piece.box, free)], piece.score, piece.kind)
 
     def _paint(self, parts: list[tuple[Region, Mask]], score: float, kind: int) -> None:
         self.scores.append(score)
         self.classes.append(kind)
         for place, mask in parts:
             view = self.labels[place]
-            view[mask & (view == 0)] = len(self.scores)
+            np.copyto(view, len(self.scores), where=mask & (view == 0))
 
     def _inside(self, piece: _Piece) -> tuple[Region, Mask] | None:
         """The part of a piece in its region's core, unless a whole instance lies there already."""

@@ -6,10 +6,16 @@ anisotropic voxels: every foreground voxel votes for where it thinks its instanc
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import cKDTree
+
+from medseg.ops import blur as blurring
+from medseg.ops import tally
+from medseg.ops.compiled import compiled
+from medseg.ops.nearest import nearest
 
 Floats = NDArray[np.float32]
 
@@ -84,29 +90,60 @@ def group_by_votes(
     if not len(flat):
         return labels, miss
     step = np.asarray(spacing, dtype=np.float32)
-    target = np.empty((len(flat), ndim))
-    cell = np.zeros(len(flat), dtype=np.intp)
-    for axis, index in enumerate(np.unravel_index(flat, weight.shape)):
-        size = weight.shape[axis]
-        target[:, axis] = np.clip(index + np.ravel(offsets[axis])[flat] / step[axis], 0, size - 1)
-        cell = cell * size + np.rint(target[:, axis]).astype(np.intp)
-    density = np.bincount(cell, weights=np.ravel(weight)[flat], minlength=weight.size).reshape(weight.shape)
+    target, density = _cast(
+        flat,
+        np.array(weight.shape),
+        np.ascontiguousarray(offsets, dtype=np.float32).reshape(ndim, -1),
+        step,
+        np.ravel(weight),
+    )
     sigma = blur / step
-    density = gaussian_filter(density.astype(np.float32), sigma, mode="constant")
+    density32 = blurring.gaussian(density.astype(np.float32).reshape(weight.shape), sigma)
     # the height that `votes` perfect votes would reach: the peak of the kernel itself
     needed = votes * float(np.prod(1 / np.maximum(np.sqrt(2 * np.pi) * sigma, 1.0)))
-    peak = (density == maximum_filter(density, size=3, mode="constant")) & (density >= needed)
-    centres = np.argwhere(peak) * step
+    centres = (blurring.peaks(density32, needed) * step).astype(np.float64)
     if not len(centres):
         return labels, miss
     target *= step
-    owner = cKDTree(centres).query(target)[1]
+    owner = nearest(target, centres)
     merged = _merge_near(centres, np.bincount(owner, minlength=len(centres)), float(np.prod(step)), ndim, separation)
-    owner = merged[owner]
-    used = np.bincount(owner, minlength=len(centres)) > 0
-    labels.ravel()[flat] = np.cumsum(used, dtype=np.int32)[owner]
-    miss.ravel()[flat] = np.sqrt(np.square(target - centres[owner]).sum(axis=1))
+    used = np.zeros(len(centres), bool)
+    used[merged[owner]] = True
+    _give(flat, target, merged[owner], centres, np.cumsum(used, dtype=np.int32), labels.reshape(-1), miss.reshape(-1))
     return labels, miss
+
+
+@compiled
+def _cast(flat: Any, size: Any, offsets: Any, step: Any, weight: Any) -> Any:
+    """Where each of some voxels votes, in voxels (n, ndim) within the array, and the summed weight of votes for each voxel."""
+    n, ndim = len(flat), len(size)
+    target = np.empty((n, ndim))
+    density = np.zeros(len(weight))
+    index = np.zeros(ndim, np.int64)
+    for k in range(n):
+        rest = flat[k]
+        for axis in range(ndim - 1, -1, -1):
+            index[axis] = rest % size[axis]
+            rest //= size[axis]
+        cell = 0
+        for axis in range(ndim):
+            place = index[axis] + np.float64(offsets[axis, flat[k]] / step[axis])
+            place = min(max(place, 0.0), size[axis] - 1.0)
+            target[k, axis] = place
+            cell = cell * size[axis] + int(np.rint(place))
+        density[cell] += weight[flat[k]]
+    return target, density
+
+
+@compiled
+def _give(flat: Any, target: Any, owner: Any, centres: Any, number: Any, labels: Any, miss: Any) -> None:
+    """Write the label of each voxel's centre and how far its vote falls from it."""
+    for k in range(len(flat)):
+        away = 0.0
+        for axis in range(target.shape[1]):
+            away += (target[k, axis] - centres[owner[k], axis]) ** 2
+        labels[flat[k]] = number[owner[k]]
+        miss[flat[k]] = np.sqrt(away)
 
 
 def agreement(labels: NDArray[np.int32], miss: Floats, spacing: tuple[float, ...]) -> NDArray[np.float64]:
@@ -114,12 +151,20 @@ def agreement(labels: NDArray[np.int32], miss: Floats, spacing: tuple[float, ...
 
     ``labels`` may have lost voxels since the vote: those that strayed to a centre far away count no more.
     """
-    count = np.maximum(np.bincount(labels.ravel()), 1)
+    count = np.maximum(tally.sizes(labels), 1)
     radius = _radius(count * float(np.prod(spacing)), labels.ndim)
-    inside = np.flatnonzero(labels.ravel())
-    owner = labels.ravel()[inside]
-    near = np.exp(-((miss.ravel()[inside] / radius[owner]) ** 2))
-    return np.asarray(np.bincount(owner, weights=near, minlength=len(count)) / count)
+    return np.asarray(_nearness(np.ravel(labels), np.ravel(miss), radius) / count)
+
+
+@compiled
+def _nearness(labels: Any, miss: Any, radius: Any) -> Any:
+    """Summed over each label: 1 for a vote that hits the centre, towards 0 as it misses by the radius."""
+    out = np.zeros(len(radius))
+    for k in range(len(labels)):
+        if labels[k] > 0:
+            away = miss[k] / radius[labels[k]]
+            out[labels[k]] += np.exp(-(away * away))
+    return out
 
 
 def _radius(volume: NDArray[np.floating], ndim: int) -> NDArray[np.float64]:

@@ -269,6 +269,17 @@ class DecodeContract:
         assert all(mask.sum() >= self.spec.min_voxels for mask in found.masks)
 
     @each_field
+    def test_what_it_remembers_changes_nothing(self, field: Field) -> None:
+        maps, memory = self.noisy(field, 1.0), dict[str, Any]()
+        for name, values in self.head.tunable.items():
+            for value in (values[0], values[-1], values[len(values) // 2], values[0]):
+                head = self.changed(**{name: value})
+                one, two = head.decode(maps, field.spacing), heads.read(head, maps, field.spacing, memory)
+                np.testing.assert_array_equal(one.boxes, two.boxes)
+                np.testing.assert_array_equal(one.scores, two.scores)
+                assert all(np.array_equal(a, b) for a, b in zip(one.masks, two.masks, strict=True))
+
+    @each_field
     def test_decoding_is_deterministic(self, field: Field) -> None:
         one, two = (self.head.decode(self.noisy(field, 1.0), field.spacing) for _ in range(2))
         np.testing.assert_array_equal(one.boxes, two.boxes)

@@ -12,15 +12,40 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import InputError
+from medseg.maps import Maps
 from medseg.ops import components, editing
 from medseg.ops.deltas import Labels, Place
-from medseg.pipeline import Maps
 from medseg.separate import separate as cut
 from medseg_napari.journal import Edit
 from medseg_napari.session import Session
 
 Mask = npt.NDArray[np.bool_]
 Point = Sequence[float]
+
+
+def each(session: Session, ids: Sequence[int], action: Callable[[int], Edit | None]) -> list[str]:
+    """Do the same to several instances, as one step.
+
+    Returns
+    -------
+    list of str
+        Why some of them stay as they are.
+
+    Raises
+    ------
+    InputError
+        All do.
+    """
+    problems = []
+    with session.together():
+        for id in ids:
+            try:
+                action(id)
+            except InputError as error:
+                problems.append(f"{id}: {error}" if len(ids) > 1 else str(error))
+    if len(problems) == len(ids):
+        raise InputError("; ".join(dict.fromkeys(problems)))
+    return problems
 
 
 def split(session: Session, id: int, clicks: Sequence[Point]) -> Edit | None:

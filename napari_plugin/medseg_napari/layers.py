@@ -89,6 +89,20 @@ def of_image(image: Image, name: str) -> list[tuple[Any, dict[str, Any], str]]:
     ]
 
 
+def of_frames(frames: Sequence[Image], name: str) -> list[tuple[Any, dict[str, Any], str]]:
+    """Layers of a time series: those of an image, with an axis of time in front."""
+    out = []
+    for number, (data, more, kind) in enumerate(of_image(frames[0], name)):
+        parts = [data, *(of_image(frame, name)[number][0] for frame in frames[1:])]
+        more["axis_labels"] = ("t", *more["axis_labels"])
+        for key, first in (("scale", 1.0), ("translate", 0.0), ("units", "pixel")):
+            if key in more:
+                more[key] = (first, *more[key])
+        more["metadata"] = {KEY: {"frames": tuple(frames)}}
+        out.append((np.stack(parts), more, kind))
+    return out
+
+
 def span(voxels: np.ndarray[Any, Any]) -> tuple[float, float]:
     """Contrast limits that a few bright voxels do not spoil."""
     step = tuple(slice(None, None, max(1, n // 256)) for n in voxels.shape)
@@ -128,6 +142,9 @@ def image_of(layer: Any, at: Sequence[float] = ()) -> Image:
     about = layer.metadata.get(KEY, {})
     if "image" in about:
         return about["image"]  # type: ignore[no-any-return]
+    if "frames" in about:
+        step = int(round(float(at[0]))) if len(at) else 0
+        return about["frames"][min(max(step, 0), len(about["frames"]) - 1)]  # type: ignore[no-any-return]
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data  # the finest level
     for axis in range(layer.ndim - spatial(layer)):
         step = int(round(float(at[axis]))) if axis < len(at) else 0

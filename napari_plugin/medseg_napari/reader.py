@@ -65,7 +65,7 @@ def read(path: Given) -> list[LayerData]:
 
 def _layers(paths: list[str]) -> list[LayerData]:
     from medseg import io
-    from medseg_napari.layers import of_image, of_labels
+    from medseg_napari.layers import of_frames, of_image, of_labels
 
     if len(paths) > 1 and all(_is_dicom(p) for p in paths):
         return of_image(io.load(paths), "DICOM")
@@ -77,7 +77,9 @@ def _layers(paths: list[str]) -> list[LayerData]:
         elif any(word in path.name.lower() for word in _LABEL_WORDS):
             out.append(of_labels(io.load_labels(path), io.stem(path)))
         else:
-            out += of_image(io.load(path), io.stem(path))
+            frames = io.frames(path)
+            of_one = of_image(frames[0], io.stem(path))
+            out += of_one if len(frames) == 1 else of_frames(frames, io.stem(path))
     return out
 
 

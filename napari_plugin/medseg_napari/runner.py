@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +11,10 @@ from queue import Empty, SimpleQueue
 
 from medseg.errors import MedsegError
 from medseg.image import Image
-from medseg.pipeline import Event
+from medseg.pipeline import Event, Finished, Started
 from medseg.spec import RunSpec
 from medseg_napari.notices import words
+from medseg_napari.session import Session, start
 
 KEEP = 1 << 30  # bytes of network maps that are kept for the sliders
 
@@ -29,7 +31,15 @@ class Cancelled:
     """It ended because it was told to."""
 
 
-Outcome = Event | Failed | Cancelled
+@dataclass(frozen=True)
+class Ready:
+    """It ended, and what it found can be worked on: the session was begun beside the window, which takes its time."""
+
+    finished: Finished
+    session: Session
+
+
+Outcome = Event | Ready | Failed | Cancelled
 
 
 class Run:
@@ -44,15 +54,21 @@ class Run:
     options : RunSpec
         How.
     events : callable, optional
-        Makes the events in place of the pipeline (tests).
+        Makes the events in place of the pipeline (`by_rule`, tests).
     """
 
     def __init__(
-        self, image: Image, model: str, options: RunSpec, events: Callable[[], Iterator[Event]] | None = None
+        self,
+        image: Image,
+        model: str,
+        options: RunSpec,
+        events: Callable[[], Iterator[Event]] | None = None,
     ) -> None:
         self._events = events or (lambda: _pipeline(image, model, options))
+        self._image = image
         self._queue: SimpleQueue[Outcome] = SimpleQueue()
         self._stop = threading.Event()
+        self._handing = threading.Lock()
         self._begun = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="medseg run", daemon=True)
         self._thread.start()
@@ -64,7 +80,10 @@ class Run:
                 if self._stop.is_set():
                     self._queue.put(Cancelled())
                     return
-                self._queue.put(event)
+                if isinstance(event, Finished):
+                    self._hand_over(event)
+                else:
+                    self._queue.put(event)
         except MedsegError as error:
             self._queue.put(Failed(str(error)))
         except Exception as error:  # a fault of ours or of a library: words, never a traceback
@@ -72,6 +91,15 @@ class Run:
         finally:
             if hasattr(source, "close"):
                 source.close()
+
+    def _hand_over(self, event: Finished) -> None:
+        session = start(event.instances, self._image, event.maps)
+        with self._handing:
+            if self._stop.is_set():
+                session.drop()
+                self._queue.put(Cancelled())
+            else:
+                self._queue.put(Ready(event, session))
 
     def events(self) -> Iterator[Outcome]:
         """Give what happened since the last call, without waiting."""
@@ -82,8 +110,12 @@ class Run:
                 return
 
     def cancel(self) -> None:
-        """Stop after the network window that is running."""
-        self._stop.set()
+        """Stop after the network window that is running; what was found and not asked for is forgotten."""
+        with self._handing:
+            self._stop.set()
+            for event in self.events():
+                if isinstance(event, Ready):
+                    event.session.drop()
 
     @property
     def running(self) -> bool:
@@ -99,6 +131,47 @@ class Run:
         return (time.monotonic() - self._begun) / done * (windows - done) if done else None
 
 
+def by_rule(image: Image, rule: str, values: str) -> Callable[[], Iterator[Event]]:
+    """Return what finds instances by a rule such as "SUV>4", without a model, as ``medseg segment --threshold`` does.
+
+    Raises
+    ------
+    SpecError
+        It is no rule. What the image does not hold is told by the run.
+    """
+    from medseg.case import Rules
+    from medseg.spec import SeparateSpec
+
+    finder = Rules(rule, SeparateSpec(), values)
+
+    def events() -> Iterator[Event]:
+        yield Started(1, ())
+        yield from finder.events(image)
+
+    return events
+
+
+_settled = False
+
+
+def _settle() -> None:
+    """Take torch, napari and all that stays for good out of what garbage collection looks through: that stops the window too.
+
+    A whole collection of their million objects takes longer than a person should notice. Once is enough.
+    """
+    global _settled
+    if not _settled:
+        _settled = True
+        gc.freeze()
+
+
+def unsettle() -> None:
+    """Have everything looked through again, when a window has closed: what was frozen may be garbage now."""
+    global _settled
+    _settled = False
+    gc.unfreeze()
+
+
 _loaded: dict[tuple[str, str], object] = {}
 _lock = threading.Lock()
 
@@ -112,6 +185,7 @@ def _pipeline(image: Image, model: str, options: RunSpec) -> Iterator[Event]:
         if key not in _loaded:
             _loaded.clear()
             _loaded[key] = Model.load(model, options.device)
+            _settle()
         made = _loaded[key]
     assert isinstance(made, Model)
     yield from run(image, made, options, keep=KEEP)

@@ -6,7 +6,8 @@ No Qt here. A window listens to `Session.changed` and draws.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,10 @@ from medseg.instances import Instances
 from medseg.ops.deltas import Delta, Labels, Place
 from medseg.ops.labels import LAST_ID
 from medseg_napari.journal import Edit, Journal, Row, folder
+from medseg_napari.rows import Left, row_after, rows_of
 
 if TYPE_CHECKING:
-    from medseg.pipeline import Maps
+    from medseg.maps import Maps
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,12 @@ class Session:
         self.classes = instances.classes
         self.provenance: dict[str, Any] = dict(instances.provenance)
         self.image, self.maps, self.journal = image, maps, journal
-        self.rows: dict[int, Row] = {row.id: row for row in _rows(instances)}
+        self.problem: str | None = None  # of autosave, before anybody listened
+        self.rows: dict[int, Row] = {row.id: row for row in rows_of(instances)}
         self._edits: list[Edit] = []
         self._position = 0
         self._saved: Edit | None = None
+        self._held: list[Edit] | None = None  # steps that are to become one
         self._revision = len(self.rows)
         self._last = max(self.rows, default=0)
         if journal is not None:
@@ -239,13 +243,16 @@ class Session:
         """Record a step whose voxels are in the labels already (a brush stroke)."""
         if not len(delta):
             return None
-        ids, place = delta.ids, delta.place
+        ids = delta.ids
         before = {id: self.rows[id] for id in ids if id in self.rows}
         self._last = max(self._last, *ids)
         after = {}
         for id in ids:
-            if found := self._row(id, before.get(id), place, told):
-                after[id] = found
+            self._revision += 1
+            base = before.get(id) or Row(id, str(told.get("kind", self.classes[0])), None, 0, (), ())
+            found = row_after(self.labels, base, delta.of(id).place)
+            if found is not None:
+                after[id] = found.changed(status=told.get("status", base.status), revision=self._revision)
         return self._push(Edit(name, delta, before, after))
 
     def replace(self, name: str, instances: Instances) -> Edit | None:
@@ -261,11 +268,37 @@ class Session:
         delta.apply(self.labels)
         self.provenance = dict(instances.provenance)
         before, after = dict(self.rows), {}
-        for row in _rows(instances):
+        for row in rows_of(instances):
             self._revision += 1
             after[row.id] = row.changed(revision=self._revision)
         self._last = max([self._last, *after])
         return self._push(Edit(name, delta, before, after))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make one step, of the name of the first, of all steps that are made within; where it fails none is made."""
+        held: list[Edit] = []
+        self._held = held
+        try:
+            yield
+        except BaseException:
+            for edit in reversed(held):
+                edit.delta.revert(self.labels)
+                self._exchange(edit.after, edit.before)
+            raise
+        finally:
+            self._held = None
+        if held:
+            before: dict[int, Row] = {}
+            after: dict[int, Row] = {}
+            for edit in held:
+                before |= {id: row for id, row in edit.before.items() if id not in before and id not in after}
+                for id in edit.before:
+                    after.pop(id, None)
+                after |= edit.after
+            self._push(
+                Edit(held[0].name, Delta.joined([edit.delta for edit in held], self.labels.shape), before, after)
+            )
 
     def tell(self, name: str, ids: Iterable[int], **values: Any) -> Edit | None:
         """Change what the table says of instances (status, kind, role, ...), as one step without voxels."""
@@ -294,6 +327,13 @@ class Session:
         """Free the network's maps: the window has left this session."""
         self.maps = None
 
+    def drop(self) -> None:
+        """Forget a session that nobody worked on, and its file."""
+        self.let_go()
+        if self.journal is not None:
+            self.journal.remove()
+            self.journal = None
+
     def undo(self) -> Edit | None:
         """Take the last step back; None if there is none."""
         if not self._position:
@@ -317,6 +357,10 @@ class Session:
         return edit
 
     def _push(self, edit: Edit) -> Edit:
+        if self._held is not None:
+            self._held.append(edit)
+            self._exchange(edit.before, edit.after)
+            return edit
         del self._edits[self._position :]
         self._edits.append(edit)
         self._position += 1
@@ -346,41 +390,6 @@ class Session:
             self.journal = None
             self.complained.emit(f"{error}. Autosave is off; save your work now.")
 
-    def _row(self, id: int, old: Row | None, changed: Place, told: Mapping[str, Any]) -> Row | None:
-        """The row of an instance after its voxels changed in one place, or None if it is gone."""
-        n = self.labels.ndim
-        place = changed
-        if old is not None:
-            place = tuple(
-                slice(min(c.start, a), max(c.stop, b))
-                for c, a, b in zip(changed, old.box[:n], old.box[n:], strict=True)
-            )
-        mask = self.labels[place] == id
-        lows, highs, centroid = [], [], []
-        count = 0
-        for axis in range(n):
-            line = mask.sum(axis=tuple(a for a in range(n) if a != axis))
-            where = np.flatnonzero(line)
-            if not len(where):
-                return None
-            count = int(line.sum())
-            lows.append(int(where[0]) + place[axis].start)
-            highs.append(int(where[-1]) + 1 + place[axis].start)
-            centroid.append(float((line * np.arange(len(line))).sum() / count) + place[axis].start)
-        self._revision += 1
-        base = old or Row(id, str(told.get("kind", self.classes[0])), None, 0, (), ())
-        return base.changed(
-            score=None,
-            status=told.get("status", base.status),
-            voxels=count,
-            centroid=tuple(centroid),
-            box=(*lows, *highs),
-            edited=True,
-            revision=self._revision,
-            long_axis=(),
-            short_axis=(),
-        )
-
     # --- handing on
 
     def instances(self, *, rejected: bool = False) -> Instances:
@@ -396,25 +405,36 @@ class Session:
         if len(kept) < len(self.rows):
             labels = np.where(np.isin(labels, [id for id in self.rows if id not in kept]), np.int32(0), labels)
         number = {name: i for i, name in enumerate(self.classes, 1)}
-        record: dict[str, Any] = {**self.provenance}
-        before = record.get("edited", [])
-        edited = [id for id, row in kept.items() if row.edited or (isinstance(before, (list, tuple)) and id in before)]
-        if edited and before is not True:  # what somebody edited before this session stays edited
-            record["edited"] = edited
         return Instances.from_labels(
             np.array(labels),
             self.grid,
             scores=[np.nan if row.score is None else row.score for row in kept.values()],
             class_ids=[number[row.kind] for row in kept.values()],
             classes=self.classes,
-            provenance=record,
+            provenance=self._record(kept),
         )
+
+    def _record(self, kept: Mapping[int, Row]) -> dict[str, Any]:
+        """Provenance, with the ids that somebody edited."""
+        record: dict[str, Any] = {**self.provenance}
+        before = record.get("edited", [])
+        edited = [id for id, row in kept.items() if row.edited or (isinstance(before, (list, tuple)) and id in before)]
+        if edited and before is not True:  # what somebody edited before this session stays edited
+            record["edited"] = edited
+        return record
+
+    def left(self) -> Left:
+        """What a layer whose session has ended still knows of it; no voxel is read."""
+        kept = {id: row for id, row in sorted(self.rows.items()) if row.status != "rejected"}
+        cells = [(id, row.kind, np.nan if row.score is None else row.score) for id, row in kept.items()]
+        table = pd.DataFrame(cells, columns=["id", "class", "score"])
+        return Left(self.grid, self.classes, self._record(kept), table)
 
     def reviewed(self) -> pd.DataFrame:
         """Return what a person said and did, one row an instance, in id order."""
         columns = ["id", "status", "edited", "seconds", "finding_site", "role", "nodal"]
-        rows = [{name: getattr(row, name) for name in columns} for _, row in sorted(self.rows.items())]
-        return pd.DataFrame(rows, columns=columns)
+        cells = [{name: getattr(row, name) for name in columns} for _, row in sorted(self.rows.items())]
+        return pd.DataFrame(cells, columns=columns)
 
 
 def start(
@@ -428,20 +448,5 @@ def start(
         problem = error if isinstance(error, MedsegError) else "the folder for sessions cannot be made"
     session = Session(instances, image, maps, journal, labels)
     if problem:
-        session.complained.emit(f"{problem}. Autosave is off.")
+        session.problem = f"{problem}. Autosave is off."
     return session
-
-
-def _rows(instances: Instances) -> Iterable[Row]:
-    axes = instances.grid.axes
-    for number, row in enumerate(instances.table.to_dict("records"), 1):
-        score = float(row["score"])
-        yield Row(
-            int(row["id"]),
-            str(row["class"]),
-            None if np.isnan(score) else score,
-            int(row["voxels"]),
-            tuple(float(row[f"centroid_{a}"]) for a in axes),
-            tuple(int(row[f"box_{a}_{end}"]) for end in ("start", "stop") for a in axes),
-            revision=number,
-        )

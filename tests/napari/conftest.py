@@ -63,4 +63,4 @@ def _waits():
     """No test may hang for ever in an event loop."""
     begun = time.monotonic()
     yield
-    assert time.monotonic() - begun < 300
+    assert time.monotonic() - begun < 900

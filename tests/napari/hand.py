@@ -53,7 +53,7 @@ class Hand:
                 return
             time.sleep(0.005)
 
-    def until(self, condition, seconds=60):
+    def until(self, condition, seconds=240):  # machines that run tests have other work at times
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "waited in vain"

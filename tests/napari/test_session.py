@@ -473,3 +473,73 @@ def test_what_a_person_says_changes_what_is_measurable():
     out = corrected(table, said)
     assert out["measurable"].tolist() == [False, True, False]
     assert out["long_axis_mm"].tolist() == [20.0, 20.0, 8.0]
+
+
+# --- several at once
+
+
+def test_several_are_grown_in_one_step_and_taken_back_in_one():
+    session, alone = begin(balls(seed=4)), begin(balls(seed=4))
+    before, ids = state(session), sorted(session.rows)[:6]
+    assert not commands.each(session, ids, lambda id: commands.resize(session, id, 1.5))
+    assert [edit.name for edit in session.edits] == ["grow by 1.5"]
+    for id in ids:
+        commands.resize(alone, id, 1.5)
+    np.testing.assert_array_equal(session.labels, alone.labels)
+    for id, row in session.rows.items():
+        other = alone.rows[id]
+        assert (row.voxels, row.box, row.centroid) == (other.voxels, other.box, other.centroid)
+    after = state(session)
+    session.undo()
+    same(state(session), before)
+    session.redo()
+    same(state(session), after)
+
+
+def test_of_several_the_step_leaves_out_what_cannot_be_done_and_says_so():
+    labels = np.zeros((20, 40), np.int32)
+    labels[5:15, 5:15] = 1
+    labels[8:10, 30:32] = 2  # gone when it shrinks
+    session = begin(labels)
+    (problem,) = commands.each(session, [1, 2], lambda id: commands.resize(session, id, -2.0))
+    assert problem.startswith("2: ") and "delete" in problem
+    assert (session.labels == 2).sum() == 4 and (session.labels == 1).sum() < 100 and len(session.edits) == 1
+    with pytest.raises(InputError, match="delete"):
+        commands.each(session, [2], lambda id: commands.resize(session, id, -2.0))
+    assert len(session.edits) == 1
+
+
+def test_a_fault_in_the_middle_leaves_all_as_it_was():
+    session = begin()
+    before = state(session)
+
+    def broken(id):
+        if id == sorted(session.rows)[2]:
+            raise RuntimeError
+        return commands.resize(session, id, 2.0)
+
+    with pytest.raises(RuntimeError):
+        commands.each(session, sorted(session.rows)[:4], broken)
+    same(state(session), before)
+    assert not session.edits
+    commands.resize(session, 1, 2.0)
+    assert len(session.edits) == 1
+
+
+def test_steps_that_add_instances_are_joined_too(tmp_path):
+    labels = np.zeros((20, 60), np.int32)
+    for id, x in ((1, 5), (2, 35)):
+        labels[5:15, x : x + 8] = labels[5:15, x + 12 : x + 20] = id
+        labels[9:11, x + 8 : x + 12] = id
+    session = start(begin(labels).instances())
+    commands.each(
+        session, [1, 2], lambda id: commands.split(session, id, [(10, 8 + 30 * (id - 1)), (10, 20 + 30 * (id - 1))])
+    )
+    assert len(session.rows) == 4 and len(session.edits) == 1
+    session.journal.close()
+    again = Session.resume(session.journal.path)
+    same(state(again), state(session))
+    again.undo()
+    np.testing.assert_array_equal(again.labels, labels)
+    assert sorted(again.rows) == [1, 2]
+    again.journal.close()

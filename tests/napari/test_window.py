@@ -360,8 +360,8 @@ def test_a_deleted_layer_is_restored_with_its_undo(window, sessions):
     after = session.labels.copy()
     window.viewer.layers.remove(layer)
     window.wait(0.05)
-    assert panel.bound is None and panel.banner.isVisible() and "not saved" in panel.banner.text()
-    window.push(panel._restore)
+    assert panel.bound is None and panel.offer.banner.isVisible() and "not saved" in panel.offer.banner.text()
+    window.push(panel.offer.take)
     again = panel.bound.session
     np.testing.assert_array_equal(again.labels, after)
     np.testing.assert_array_equal(panel.bound.layer.data, after)
@@ -471,6 +471,29 @@ def test_three_views_share_one_point(window):
     window.press("Delete")
     copy = next(c for original, c in views.views[1]._pairs.items() if original is layer)
     assert not (np.asarray(copy.data) == 2).any()
+
+
+def test_the_side_views_have_their_letters_and_two_dates_too(window):
+    window.viewer.open_sample("medseg", "nodule")
+    window.open_panel()
+    views = window.open_dock("medseg: three views")
+    window.wait(0.1)
+    coronal, sagittal = views.views
+    assert coronal.edges.told() == ("R", "L", "S", "I")
+    assert sagittal.edges.told() in (("A", "P", "S", "I"), ("P", "A", "S", "I"))
+    canvas = coronal.canvas.canvas.native
+    for label in coronal.edges.labels:
+        assert label.isVisible() and canvas.rect().contains(label.geometry())
+    window.panel.segment.models.setCurrentText("a rule, no model")
+    window.panel.segment.rule.setText("HU>200")
+    window.segment()
+    result = window.panel.bound.layer
+    for view in views.views:
+        np.testing.assert_array_equal(view._pairs[result].data, window.panel.bound.session.labels)
+    window.viewer.layers.clear()
+    window.viewer.open_sample("medseg", "fluorescence")
+    window.wait(0.05)
+    assert "R" not in coronal.edges.told()
 
 
 def test_two_dates_go_to_the_same_lesion(window):

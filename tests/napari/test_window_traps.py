@@ -24,8 +24,8 @@ def test_a_second_run_over_unsaved_edits_keeps_them_on_disk(window):
     window.press("Delete")
     edited = panel.bound.session.labels.copy()
     window.segment()
-    assert not strokes(panel.bound.session) and panel.banner.isVisible()
-    window.push(panel._restore)
+    assert not strokes(panel.bound.session) and panel.offer.banner.isVisible()
+    window.push(panel.offer.take)
     np.testing.assert_array_equal(panel.bound.session.labels, edited)
     assert strokes(panel.bound.session) == ["delete"]
     assert panel.bound.session.image is not None
@@ -42,7 +42,7 @@ def test_closing_the_dock_or_the_window_ends_all_threads(window):
     (left,) = journal.left_over()
     again = window.open_panel()
     assert again.banner.isVisible()
-    window.push(again._restore)
+    window.push(again.offer.take)
     assert strokes(again.bound.session) == ["delete"]
 
 
@@ -65,7 +65,7 @@ def test_a_restored_session_takes_no_other_image(window, tmp_path):
     window.viewer.layers.clear()
     window.wait(0.05)
     window.viewer.open(str(tmp_path / "other.tif"), plugin="medseg")
-    window.push(panel._restore)
+    window.push(panel.offer.take)
     assert panel.bound.session.image.source.content_hash() == image.source.content_hash()
     (tmp_path / "mine.tif").unlink()
 
@@ -224,3 +224,125 @@ def test_calipers_follow_an_undo_and_write_what_was_dragged_alone(window):
     assert not session.rows[2].short_axis
     for line, before in zip(panel.calipers.layer.data, first, strict=True):
         np.testing.assert_allclose(line, before, atol=1e-3)
+
+
+def test_several_chosen_are_grown_by_one_key_in_one_step(window):
+    panel, session, layer = work_on(window)
+    start = session.labels.copy()
+    window.click(layer, (8, 30, 22))
+    window.click(layer, (8, 20, 66), "Shift")
+    panel.edit.length.setValue(2.0)
+    window.press("Alt+=")
+    assert strokes(session) == ["grow by 2"]
+    assert all((session.labels == id).sum() > (start == id).sum() for id in (1, 2))
+    window.press("Control+Z")
+    np.testing.assert_array_equal(session.labels, start)
+    assert not strokes(session) and panel.chosen() == [1, 2]
+
+
+def test_undo_in_the_middle_of_a_stroke_waits_for_its_end(window):
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    panel, session, layer = work_on(window)
+    panel.choose([1])
+    window.press("Delete")
+    start = session.labels.copy()
+    layer.mode, layer.brush_size, layer.selected_label = "paint", 5, 2
+    a, b = window.pixel(layer, (8, 50, 10)), window.pixel(layer, (8, 50, 40))
+    window._move(a, held=False)
+    QTest.mousePress(window.canvas, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, a)
+    window._move(b)
+    painted = session.labels.copy()
+    assert (painted != start).any()
+    window.press("Control+Z")
+    np.testing.assert_array_equal(session.labels, painted)  # the delete before it is not taken back under the brush
+    assert strokes(session) == ["delete"]
+    QTest.mouseRelease(window.canvas, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, b)
+    window.wait()
+    assert strokes(session) == ["delete", "paint"]
+    window.press("Control+Z")
+    np.testing.assert_array_equal(session.labels, start)
+
+
+def test_of_a_multiscale_layer_the_finest_level_is_used(window):
+    frame = io.load(presets.samples() / "fluorescence.tif").voxels()[0]
+    window.viewer.add_image([frame, frame[::2, ::2], frame[::4, ::4]], name="pyramid", multiscale=True)
+    panel = window.open_panel()
+    window.segment()
+    assert panel.bound.session.labels.shape == frame.shape and len(panel.bound.session) > 100
+    window.settle()
+    row = panel.bound.session.rows[20]
+    window.viewer.reset_view()
+    window.click(panel.bound.layer, row.centroid)
+    assert panel.chosen() == [20]
+    inside = frame[panel.bound.session.labels == 20]
+    values = panel.measured_of(20)
+    mean = next(value for name, value in values.items() if name.endswith("_mean"))
+    assert mean == pytest.approx(inside.mean(), rel=1e-4)
+
+
+def test_what_was_measured_while_voxels_changed_is_thrown_away(window, monkeypatch):
+    import threading
+
+    from medseg_napari import measuring
+
+    panel, session, layer = work_on(window)
+    window.settle()
+    inside, go = threading.Event(), threading.Event()
+    real = measuring.measured
+
+    def slow(session, row):
+        found = real(session, row)
+        if not go.is_set():
+            inside.set()
+            assert go.wait(20)
+        return found
+
+    monkeypatch.setattr(measuring, "measured", slow)
+    panel.choose([2])
+    panel.edit.length.setValue(1.0)
+    window.press("Alt+=")
+    old = session.rows[2].revision
+    window.until(inside.is_set)
+    window.press("Alt+=")  # while it is being measured
+    go.set()
+    window.settle()
+    assert (2, old) not in panel.measures
+    now = session.rows[2]
+    assert panel.measures[2, now.revision]["volume_mm3"] == pytest.approx(2.0 * (session.labels == 2).sum())
+
+
+def test_a_time_series_opens_with_its_time_and_the_point_shown_is_segmented(window, tmp_path):
+    import tifffile
+
+    frame = io.load(presets.samples() / "fluorescence.tif").voxels()[0]
+    movie = np.stack([np.stack([frame // 9, one]) for one in (np.zeros_like(frame), frame, frame[::-1])])
+    sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "Channel": {"Name": ["weak", "nuclei"]}}
+    tifffile.imwrite(tmp_path / "movie.ome.tif", movie, ome=True, metadata={"axes": "TCYX", **sizes})
+    window.viewer.open(str(tmp_path / "movie.ome.tif"), plugin="medseg")
+    assert [layer.name for layer in window.viewer.layers] == ["movie weak", "movie nuclei"]
+    layer = window.viewer.layers[1]
+    assert layer.axis_labels == ("t", "y", "x") and layer.data.shape == (3, *frame.shape)
+    np.testing.assert_allclose(layer.scale, (1.0, 0.5, 0.5))
+    panel = window.open_panel()
+    assert panel.segment.models.currentText() == "cells2d"  # two channels in 2-D
+    panel.segment.models.setCurrentText("a rule, no model")
+    panel.segment.rule.setText("otsu")
+    window.segment()
+    assert "one channel" in panel.segment.note.text()
+    window.viewer.layers.clear()
+    tifffile.imwrite(tmp_path / "one.ome.tif", movie[:, 1], ome=True, metadata={"axes": "TYX", **sizes})
+    window.viewer.open(str(tmp_path / "one.ome.tif"), plugin="medseg")
+    window.viewer.dims.set_point(0, 2)
+    panel.segment.rule.setText("otsu")
+    window.segment()
+    session = panel.bound.session
+    assert (
+        session.labels.shape == frame.shape and len(session) > 50 and session.grid.spacing[0] == pytest.approx(0.0005)
+    )
+    bright = frame[::-1]
+    assert bright[session.labels > 0].mean() > 2 * bright[session.labels == 0].mean()
+    window.settle()
+    found = panel.measured_of(max(session.rows.values(), key=lambda row: row.voxels).id)
+    assert any(name.startswith("area") for name in found)

@@ -12,8 +12,8 @@ from napari.utils.colormaps import DirectLabelColormap, label_colormap
 
 from medseg.image import Image
 from medseg.instances import Instances
+from medseg.maps import Maps
 from medseg.ops.deltas import Delta
-from medseg.pipeline import Maps
 from medseg_napari import notices
 from medseg_napari.layers import KEY, placed
 from medseg_napari.session import Change, Session, start
@@ -39,6 +39,8 @@ class Bound:
         One that goes on, in place of a new one.
     like : dict, optional
         Scale, translate and units of the layer, in place of those of the grid.
+    layer : napari.layers.Labels, optional
+        One of the viewer that is of the same shape, in place of a new one: napari takes its time to add one.
     """
 
     def __init__(
@@ -50,11 +52,18 @@ class Bound:
         name: str,
         session: Session | None = None,
         like: dict[str, Any] | None = None,
+        layer: Labels | None = None,
     ) -> None:
         self.viewer = viewer
         array = session.labels if session else np.array(instances.labels, order="C")  # type: ignore[union-attr]
         grid = session.grid if session else instances.grid  # type: ignore[union-attr]
-        self.layer = Labels(array, name=name, **(placed(grid) | (like or {})))
+        if layer is None:
+            self.layer = Labels(array, name=name, **(placed(grid) | (like or {})))
+        else:
+            self.layer = layer
+            layer.metadata.pop("medseg_help", None)
+            layer.data = array
+            layer.name = name
         if session is None:
             assert instances is not None
             session = start(instances, image, maps, self.layer.data)
@@ -62,11 +71,14 @@ class Bound:
         self._frame: Any = None
         session.labels = self.layer.data
         self.layer.metadata[KEY] = {"session": session, "image": image}
-        viewer.add_layer(self.layer)
+        if layer is None:
+            viewer.add_layer(self.layer)
         self.layer.events.paint.connect(self._painted)
         self.layer.events.data.connect(self._replaced)
         session.changed.connect(self._draw)
         session.complained.connect(notices.problem)
+        if session.problem is not None:
+            notices.problem(session.problem)
         for key, step in UNDO_KEYS.items():
             self.layer.bind_key(key, lambda _, step=step: getattr(self, step)(), overwrite=True)
 
@@ -198,7 +210,7 @@ class Bound:
         self.session.changed.disconnect()
         self.session.complained.disconnect()
         rejected = [id for id, row in self.session.rows.items() if row.status == "rejected"]
-        about: dict[str, Any] = {"instances": self.session.instances(), "rejected": rejected}
+        about: dict[str, Any] = {"instances": self.session.left(), "rejected": rejected}
         if self.session.image is not None:
             about["image"] = self.session.image
         self.layer.metadata[KEY] = about

@@ -134,7 +134,13 @@ class EditTab(QWidget):
         elif name in several:
             self._each(lambda ids: several[name](self._session, ids))
         else:
-            self._each(lambda ids: [one[name](self._session, id) for id in ids])
+            self._each(lambda ids: self._alike(ids, one[name]))
+
+    def _alike(self, ids: list[int], action: Callable[[Any, int], Any]) -> None:
+        """Do the same to each, as one step."""
+        session = self._session
+        if left := commands.each(session, ids, lambda id: action(session, id)):
+            notices.note(f"{len(left)} of {len(ids)} stay as they are. {left[0]}")
 
     def _each(self, action: Callable[[list[int]], Any]) -> None:
         def done() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from functools import partial
 from typing import Any
@@ -23,11 +22,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from medseg.errors import InputError, MedsegError
+from medseg.errors import InputError
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.pipeline import Maps
+from medseg.maps import Maps
 from medseg_napari import calipers, commands, journal, measuring, notices, review
 from medseg_napari._qt.bound import UNDO_KEYS, Bound
 from medseg_napari._qt.docked import Ending
@@ -35,6 +34,7 @@ from medseg_napari._qt.edit import KEYS as EDIT_KEYS
 from medseg_napari._qt.edit import EditTab
 from medseg_napari._qt.hands import Hands
 from medseg_napari._qt.lines import Calipers
+from medseg_napari._qt.offer import Offer
 from medseg_napari._qt.orient import face
 from medseg_napari._qt.reviewing import KEYS as REVIEW_KEYS
 from medseg_napari._qt.reviewing import ReviewTab
@@ -42,7 +42,8 @@ from medseg_napari._qt.saving import SaveTab
 from medseg_napari._qt.segment import SegmentTab
 from medseg_napari._qt.table import InstancesTab, counted
 from medseg_napari.background import Background
-from medseg_napari.layers import KEY, grid_of, image_of, instances_of, micro, named, placed, transform
+from medseg_napari.layers import image_of, instances_of, micro, named, placed, transform
+from medseg_napari.runner import unsettle
 from medseg_napari.session import Change, Session
 
 _REMEMBERED = 50_000  # states of instances whose measurements are kept for undo
@@ -73,7 +74,7 @@ class Panel(QWidget):
         self.images, self.labels = QComboBox(), QComboBox()
         self.segment, self.instances = SegmentTab(self), InstancesTab(self)
         self.edit, self.review, self.save = EditTab(self), ReviewTab(self), SaveTab(self)
-        self.hands, self.calipers = Hands(self), Calipers(self)
+        self.hands, self.calipers, self.offer = Hands(self), Calipers(self), Offer(self)
         self._layout()
         events = self.viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
@@ -88,7 +89,7 @@ class Panel(QWidget):
             layer.events.name.connect(self._layers_changed)
         self._ending = Ending(self, self.viewer)
         self._layers_changed()
-        self._offer()
+        self.offer.look()
 
     def _layout(self) -> None:
         self.tabs = QTabWidget()
@@ -111,18 +112,8 @@ class Panel(QWidget):
         form = QFormLayout()
         form.addRow("image", self.images)
         form.addRow("labels", row)
-        self.banner, self._restore, self._forget = (
-            QLabel("", wordWrap=True),
-            QPushButton("Restore"),
-            QPushButton("Forget"),
-        )
-        self._restore.clicked.connect(lambda: self.edit.guard(self.restore))
-        self._forget.clicked.connect(self._forgotten)
-        offer = QHBoxLayout()
-        for widget in (self.banner, self._restore, self._forget):
-            offer.addWidget(widget)
         box = QVBoxLayout(self)
-        box.addLayout(offer)
+        box.addWidget(self.offer)
         box.addLayout(form)
         box.addWidget(self.tabs)
         box.addWidget(QLabel("medseg: for research use only."))
@@ -167,7 +158,7 @@ class Panel(QWidget):
         self.background.clear()
         self._ids = []
         self._shown()
-        self._offer()
+        self.offer.look()
 
     def session(self) -> Session:
         """The session.
@@ -207,6 +198,7 @@ class Panel(QWidget):
         maps: Maps | None,
         session: Session | None = None,
         like: dict[str, Any] | None = None,
+        layer: Any = None,
     ) -> None:
         """Begin to work on instances; what was worked on before stays as a plain layer, and on disk if it was not saved.
 
@@ -218,17 +210,19 @@ class Panel(QWidget):
             One that goes on, in place of a new one.
         like
             Scale, translate and units of the layer that shows them, where that is not a layer of medseg.
+        layer
+            One of the viewer that is to show them, in place of a new one.
         """
         self._leave()
         self.take("")
         name = self.images.currentText() or "image"
-        self.bound = Bound(self.viewer, instances, image, maps, f"{name} instances", session, like)
+        self.bound = Bound(self.viewer, instances, image, maps, f"{name} instances", session, like, layer)
         self.bound.session.changed.connect(self._changed)
         self.viewer.layers.selection.active = self.bound.layer
         face(self.viewer, self.bound.layer)
         self._shown()
         self._measure(set(self.bound.session.rows))
-        self._offer()
+        self.offer.look()
 
     def _leave(self) -> None:
         """Let go of the session that is open."""
@@ -279,60 +273,6 @@ class Panel(QWidget):
         layer.metadata["medseg_help"] = True
         self.viewer.add_layer(layer)
         return layer
-
-    def _offer(self) -> None:
-        """Offer to restore what an earlier session left."""
-        self._left = journal.left_over()  # what a window has open is not among them
-        self._forget.setText("Forget")
-        for widget in (self.banner, self._restore, self._forget):
-            widget.setVisible(bool(self._left))
-        if self._left:
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(journal.touched(self._left[0])))
-            self.banner.setText(f"Work of {when} was not saved.")
-
-    def restore(self) -> None:
-        """Go on with the newest session that did not end well."""
-        found = Session.resume(self._left[0])
-        image = self._image_for(found)
-        found.image = image
-        if image is not None and not any(_shows(layer, image) for layer in self.viewer.layers):
-            from medseg_napari.layers import of_image
-
-            for data, more, kind in of_image(image, "restored"):
-                getattr(self.viewer, f"add_{kind}")(data, **more)
-        self.opened(None, image, None, found)
-
-    def _image_for(self, session: Session) -> Image | None:
-        """The image a restored session was of, told by its content: one that is open, or read again where it still is."""
-        about = session.journal.about() if session.journal else {}
-        wanted, files = about.get("image_sha256"), about.get("files") or []
-        if not wanted:
-            notices.note("This session knows no image file; the instances are restored without an image.")
-            return None
-        seen = [
-            layer.metadata.get(KEY, {}).get("image") for layer in self.viewer.layers if isinstance(layer, ImageLayer)
-        ]
-        for image in seen:
-            if image is not None and image.source is not None and image.source.content_hash() == wanted:
-                return _part_of(image, session.grid)
-        from medseg import io
-
-        try:
-            image = io.load(files[0] if len(files) == 1 else files)
-            if image.source is not None and image.source.content_hash() == wanted:
-                return _part_of(image, session.grid)
-        except (MedsegError, OSError):
-            pass
-        notices.note("The image of this session is not where it was; the instances are restored without it.")
-        return None
-
-    def _forgotten(self) -> None:
-        if self._forget.text() == "Forget":
-            self._forget.setText("Really forget?")
-            return
-        if self._left:
-            journal.forget(self._left[0])
-        self._offer()
 
     # --- choosing and changing
 
@@ -459,18 +399,7 @@ class Panel(QWidget):
             self.viewer.bind_key(key, None, overwrite=True)
         self._leave()
         self.background.close()
-
-
-def _part_of(image: Image, grid: Grid) -> Image | None:
-    """The image, or the part of it that has this grid (a region of interest)."""
-    if image.grid == grid:
-        return image
-    start = [round(float(i)) for i in image.grid.to_index(grid.to_world(np.zeros(grid.ndim)))]
-    stop = [a + n for a, n in zip(start, grid.shape, strict=True)]
-    if min(start) < 0 or any(b > n for b, n in zip(stop, image.grid.shape, strict=True)):
-        return None
-    part = image.crop(start, stop)
-    return part if part.grid.matches(grid) else None
+        unsettle()
 
 
 def _looked_at(session: Session, row: journal.Row, usual: tuple[float, float]) -> tuple[Any, ...] | None:
@@ -481,7 +410,3 @@ def _looked_at(session: Session, row: journal.Row, usual: tuple[float, float]) -
     found = session, row, measuring.measured(session, row), score, review.doubt(session, judged, usual)
     # the voxels may have changed under our hands: what was measured is then of neither state
     return found if session.rows.get(row.id) is row else None
-
-
-def _shows(layer: Any, image: Image) -> bool:
-    return isinstance(layer, ImageLayer) and grid_of(layer, layer.data.shape[: image.grid.ndim]).matches(image.grid)

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QGroupBox,
     QHBoxLayout,
     QLabel,
+    QLineEdit,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -25,16 +26,22 @@ from medseg import heads, model, presets
 from medseg.errors import InputError, MedsegError
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.pipeline import Finished, Progress, Region, Started
+from medseg.pipeline import Progress, Region, Started
 from medseg.spec import HeadBase, ModelSpec, RunSpec
 from medseg_napari import notices
 from medseg_napari.layers import KEY, WINDOWS, image_of, limits, spatial, transform
-from medseg_napari.runner import Cancelled, Failed, Run
+from medseg_napari.runner import Cancelled, Failed, Ready, Run, by_rule
 from medseg_napari.session import Session
 
 if TYPE_CHECKING:
     from medseg_napari._qt.panel import Panel
 
+RULE = "a rule, no model"
+ABOUT_RULES = (
+    "All voxels that meet a rule, cut into single objects by their shape. <b>SUV&gt;4</b> (also SUVlbm, SUVbsa), <b>HU&gt;200</b>, "
+    "<b>&gt;0.5</b> (values as they are), <b>&gt;41%</b> (of the image's maximum), <b>&gt;p99</b> (percentile), <b>otsu</b>; "
+    "<b>SUV&gt;4, 41%</b> keeps of each object what reaches 41 % of its own maximum."
+)
 _LOOK = 40  # ms between two looks at a run
 
 
@@ -54,6 +61,11 @@ class SegmentTab(QWidget):
         self._like: dict[str, Any] | None = None
         self.models = QComboBox()
         self.models.addItems(list(presets.weights()))
+        self.models.addItem(RULE)
+        self.rule = QLineEdit(placeholderText="such as SUV>4, HU>200, SUV>4, 41% or otsu")
+        self.values = QComboBox()
+        self.values.addItems(["auto", "HU", "SUVbw", "SUVlbm", "SUVbsa"])
+        self.values.setToolTip("what the voxels of a file hold that does not say so itself")
         self.card = QLabel(wordWrap=True)
         self.device = QComboBox()
         self.device.addItems(["auto", "cpu", "cuda", "mps"])
@@ -71,6 +83,7 @@ class SegmentTab(QWidget):
         self.sliders = QGroupBox("Settings of the result (the network does not run again)")
         self._form = QFormLayout(self.sliders)
         self._values: dict[str, Any] = {}
+        self._made_for: ModelSpec | None = None
         self._layout()
         self.models.currentTextChanged.connect(self._described)
         self.start.clicked.connect(lambda: self.begin())
@@ -86,6 +99,9 @@ class SegmentTab(QWidget):
         form = QFormLayout()
         form.addRow("model", self.models)
         form.addRow(self.card)
+        form.addRow("rule", self.rule)
+        form.addRow("values are", self.values)
+        self._form_of_rule = form
         form.addRow("device", self.device)
         form.addRow(self.region)
         form.addRow(self.force)
@@ -101,7 +117,12 @@ class SegmentTab(QWidget):
         box.addStretch()
 
     def _described(self, name: str) -> None:
-        """Show the model's card."""
+        """Show the model's card, or what a rule does."""
+        for widget in (self.rule, self.values):
+            self._form_of_rule.setRowVisible(widget, name == RULE)
+        if name == RULE:
+            self.card.setText(ABOUT_RULES)
+            return
         try:
             spec = model.read_header(model.find(name))
         except MedsegError as error:
@@ -118,7 +139,8 @@ class SegmentTab(QWidget):
         if layer is self._suggested:
             return
         self._suggested = layer
-        image = layer.metadata.get(KEY, {}).get("image")
+        about = layer.metadata.get(KEY, {})
+        image = about["frames"][0] if "frames" in about else about.get("image")
         self.windows.setEnabled(image is not None and image.modality == "CT")
         if image is not None and image.modality not in ("microscopy", "other"):
             return
@@ -153,9 +175,14 @@ class SegmentTab(QWidget):
             start = self._box(image)[0] if self.region.isChecked() else (0,) * image.grid.ndim
             self._image = self._part(image)
             self._like = transform(layer, image.grid.shape, start)
+            if events is None and self.models.currentText() == RULE:
+                events = by_rule(self._image, self.rule.text(), self.values.currentText())
             options = RunSpec(device=self.device.currentText(), force=self.force.isChecked())  # type: ignore[arg-type]
+            # now and not at the end: napari takes its time to add a layer, and the window is to go on when the result comes
+            self._preview = self.panel.preview(self._image.grid, self._like)
             self.run = Run(self._image, self.models.currentText(), options, events)
         except (MedsegError, MemoryError) as error:
+            self._no_preview()
             self.tell(notices.words(error))
             return
         self.note.setText("")
@@ -192,6 +219,7 @@ class SegmentTab(QWidget):
         if self.run is not None:
             self.run.cancel()
             self._ended("cancelled")
+            self._no_preview()
 
     def _looked(self) -> None:
         if self.run is None:
@@ -208,15 +236,17 @@ class SegmentTab(QWidget):
                 self.left.setText("" if left is None else f"about {left:.0f} s left")
             elif isinstance(event, Region):
                 self._shown(event)
-            elif isinstance(event, Finished):
+            elif isinstance(event, Ready):
                 self._done(event)
                 return
             elif isinstance(event, Failed):
                 self._ended(event.text)
+                self._no_preview()
                 self.tell(event.text)
                 return
             elif isinstance(event, Cancelled):
                 self._ended("cancelled")
+                self._no_preview()
                 return
 
     def _shown(self, region: Region) -> None:
@@ -224,25 +254,25 @@ class SegmentTab(QWidget):
         assert self._image is not None
         if region.labels.shape == self._image.grid.shape:
             return
-        if self._preview is None:
-            self._preview = self.panel.preview(self._image.grid, self._like)
         if self._preview not in self.panel.viewer.layers:
             return  # a person deleted it: the run goes on
         self._preview.data[region.place] = region.labels
         self._preview.refresh(extent=False)
 
-    def _done(self, event: Finished) -> None:
+    def _done(self, ready: Ready) -> None:
+        event = ready.finished
         self._ended(f"{len(event.instances)} found in {event.seconds:.1f} s")
         notes = [
             re.sub(r"; ?--[^;]*$", "", note) for note in event.notes
         ]  # options of the command line are sliders here
-        if event.maps is None:
+        if event.maps is None and self.models.currentText() != RULE:
             notes.append("the maps are too large to be kept: the sliders are off, splitting goes by shape")
         self.note.setText("; ".join(notes))
-        assert self._image is not None
-        image, maps = self._image, event.maps
-        self.panel.edit.guard(lambda: self.panel.opened(event.instances, image, maps, like=self._like))
-        self.show_sliders()
+        layer, self._preview = self._preview, None
+        if layer not in self.panel.viewer.layers:  # a person deleted it
+            layer = None
+        session, image, like = ready.session, self._image, self._like
+        self.panel.edit.guard(lambda: self.panel.opened(None, image, None, session, like, layer))
         self.finished.emit()
 
     def _ended(self, text: str) -> None:
@@ -252,6 +282,8 @@ class SegmentTab(QWidget):
         self.bar.setRange(0, 1)
         self.bar.setValue(1 if "found" in text else 0)
         self.left.setText(text)
+
+    def _no_preview(self) -> None:
         if self._preview is not None and self._preview in self.panel.viewer.layers:
             self.panel.viewer.layers.remove(self._preview)
         self._preview = None
@@ -262,6 +294,7 @@ class SegmentTab(QWidget):
 
     def tell(self, text: str) -> None:
         """Show a problem beside the button and as a notification."""
+        text = re.sub(r"say so: --values (\w+) \(values=\)", r"choose \1 under 'values are'", text)
         self.note.setText(text)
         notices.problem(text)
 
@@ -269,15 +302,20 @@ class SegmentTab(QWidget):
 
     def show_sliders(self) -> None:
         """Sliders for the settings of the model's head, made from its spec."""
-        while self._form.rowCount():
-            self._form.removeRow(0)
-        self._values = {}
         bound = self.panel.bound
         maps = bound.session.maps if bound else None
         self.sliders.setVisible(maps is not None)
         if maps is None:
             return
         spec = maps.spec
+        if spec == self._made_for:
+            self._reset(spec)
+            self._again.stop()
+            return
+        self._made_for = spec
+        while self._form.rowCount():
+            self._form.removeRow(0)
+        self._values = {}
         for name, low, high in ranges(spec):
             value = spec.min_score if name == "min_score" else getattr(spec.heads[0], name)
             whole = isinstance(value, int)

@@ -162,6 +162,14 @@ def counted(number: int) -> str:
     return f"{number} instance{'' if number == 1 else 's'}"
 
 
+class _Sorted(QSortFilterProxyModel):
+    """Sorts and filters; by id there is nothing to sort, and no cell is asked for."""
+
+    def sort(self, column: int, order: Any = Qt.SortOrder.AscendingOrder) -> None:
+        """Qt asks when a heading is pressed."""
+        super().sort(-1 if column == 0 and order == Qt.SortOrder.AscendingOrder else column, order)
+
+
 class InstancesTab(QWidget):
     """What is shown under "Instances"."""
 
@@ -169,7 +177,7 @@ class InstancesTab(QWidget):
         super().__init__()
         self.panel = panel
         self.rows = Rows(panel)
-        self.proxy = QSortFilterProxyModel()
+        self.proxy = _Sorted()
         self.proxy.setSourceModel(self.rows)
         self.proxy.setSortRole(Qt.ItemDataRole.UserRole)
         self.proxy.setFilterKeyColumn(-1)

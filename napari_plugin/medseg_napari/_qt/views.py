@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QSplitte
 
 from medseg_napari import notices
 from medseg_napari._qt.docked import Ending
-from medseg_napari._qt.orient import displayed, shown_grid, turned
+from medseg_napari._qt.orient import Edges, displayed, shown_grid, turned
 from medseg_napari.layers import KEY, named
 
 _CROSS = "crosshair"
@@ -35,6 +35,7 @@ class View:
         self.model = ViewerModel(title="medseg view")
         self.canvas = QtViewer(self.model)
         self.order = order
+        self.edges = Edges(self.canvas.canvas.native, self.model)
         self._pairs: dict[Any, Layer] = {}
         for layer in main.layers:
             self._add(layer)
@@ -45,6 +46,8 @@ class View:
         self._add(event.value)
 
     def _add(self, layer: Any) -> None:
+        if layer.metadata.get("medseg_help") and isinstance(layer, Labels):  # a run's: it gets its name with its result
+            layer.events.name.connect(lambda: self._named(layer))
         if layer.name.startswith(_CROSS) or layer.metadata.get("medseg_help") or layer.ndim != 3:
             return
         copy = shared(layer)
@@ -58,6 +61,10 @@ class View:
             layer.events.colormap.connect(lambda: setattr(copy, "colormap", layer.colormap))
         self.turn(layer)
 
+    def _named(self, layer: Any) -> None:
+        if layer not in self._pairs and layer in self.main.layers and not layer.metadata.get("medseg_help"):
+            self._add(layer)
+
     def turn(self, layer: Any) -> None:
         """Lay the axes of this canvas as the patient lies."""
         if self.model.dims.ndim != 3:
@@ -67,6 +74,8 @@ class View:
         axes = displayed(self.model.dims, grid) if grid is not None else None
         if grid is not None and axes is not None:
             self.model.scene.camera.orientation2d = turned(grid, axes)
+            self.edges.grid = grid
+        self.edges.tell()
         self.model.reset_view()
 
     def _removed(self, event: Any) -> None:
@@ -196,6 +205,7 @@ class TwoDates(QWidget):
         self.viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self.model = ViewerModel(title="medseg other date")
         self.canvas = QtViewer(self.model)
+        self.edges = Edges(self.canvas.canvas.native, self.model)
         self.image, self.labels = QComboBox(), QComboBox()
         self.here = QComboBox()
         put = QPushButton("Show beside")
@@ -223,6 +233,8 @@ class TwoDates(QWidget):
         self._filled()
 
     def _filled(self, event: Any = None) -> None:
+        if getattr(event, "type", "") == "inserted":
+            event.value.events.name.connect(self._filled)
         for box, kind in ((self.here, "labels"), (self.image, "image"), (self.labels, "labels")):
             names = [
                 layer.name
@@ -254,6 +266,8 @@ class TwoDates(QWidget):
         axes = displayed(self.model.dims, grid) if grid is not None else None
         if grid is not None and axes is not None:
             self.model.scene.camera.orientation2d = turned(grid, axes)
+        self.edges.grid = grid
+        self.edges.tell()
         self.model.reset_view()
         self.told.setText("Click on a lesion at either date to go to it at the other.")
 
