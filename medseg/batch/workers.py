@@ -55,7 +55,8 @@ class Process:
     def gibibytes(self) -> float:
         """Memory it holds; 0 where the system does not say (only Linux does)."""
         try:
-            pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+            with open(f"/proc/{self.process.pid}/statm", "rb", buffering=0) as file:
+                pages = int(file.read().split()[1])
         except (OSError, ValueError, IndexError):
             return 0.0
         return pages * os.sysconf("SC_PAGE_SIZE") / _GIB
