@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of a batch.")]
 Scheduler = Annotated[
-    str, typer.Option(help="Who does the cases: local, or a dask cluster by address, tcp://HOST:PORT.")
+    str,
+    typer.Option(
+        help="Who does the cases: local (or processes, the same), or a dask cluster by address, tcp://HOST:PORT."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON on standard output.")]
 
