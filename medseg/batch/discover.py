@@ -62,10 +62,15 @@ def discover(given: Path, pattern: str | None = None, roles: Sequence[str] = ())
     else:
         cases = _folder(given)
     if not cases:
+        linked = "; folders that are links are not followed" if any(_linked(one) for one in given.iterdir()) else ""
         raise MissingError(
-            f"{given}: holds no case; images in folders below are found by --pattern, such as '{{case}}/image.nii.gz'"
+            f"{given}: holds no case; images in folders below are found by --pattern, such as '{{case}}/image.nii.gz'{linked}"
         )
     return cases
+
+
+def _linked(place: Path) -> bool:
+    return place.is_symlink() and place.is_dir()
 
 
 def _folder(folder: Path) -> list[Case]:

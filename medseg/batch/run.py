@@ -175,9 +175,9 @@ class _Supervisor:
         self._room_made = False
         while self._room() and (claim := self._ledger.claim(self._worker)) is not None:
             one = self._cases[claim.name, claim.input]
-            if one.case.fault:
-                self._ledger.fail(claim, "InputError", one.case.fault, 0.0)
-                yield Failed(claim.name, one.case.fault, True)
+            if fault := one.case.fault or one.unread:
+                self._ledger.fail(claim, "InputError", fault, 0.0)
+                yield Failed(claim.name, fault, True)
                 continue
             slot = self._emptiest()
             folder = self._staging / claim.token

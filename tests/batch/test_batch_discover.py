@@ -81,6 +81,13 @@ def test_what_ends_or_holds_up_the_counting_of_scenes_is_one_case(tmp_path, monk
     assert scenes.counts(files) == found  # known by now
 
 
+def test_folders_that_are_links_are_told_of(tmp_path):
+    touch(tmp_path, "elsewhere/scan/a.tif", "study/notes.txt")
+    (tmp_path / "study/scan").symlink_to(tmp_path / "elsewhere/scan")
+    with pytest.raises(MissingError, match="folders that are links are not followed"):
+        discover(tmp_path / "study")
+
+
 def test_dicom_by_series(tmp_path):
     for number, modality in enumerate(("CT", "MR", "CT")):
         planes = series.stack(4, series=f"1.2.{number + 1}", seed=number, Modality=modality)
@@ -227,7 +234,7 @@ def test_bids_derivatives(tmp_path):
     assert list(table.columns[:2]) == ["index", "name"]
     assert sorted(table["index"]) == [i for i in np.unique(np.asarray(labels.dataobj)) if i]
     sidecar = json.loads((home / "sub-02_ses-1_desc-T1w_dseg.json").read_text())
-    assert sidecar["Sources"] == ["bids:raw:sub-02/ses-1/anat/sub-02_ses-1_T1w"]
+    assert sidecar["Sources"] == ["bids:raw:sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz"]
     assert set(pd.read_parquet(out / "instances.parquet")["case"]) == {"sub-01_ses-1_T1w", "sub-02_ses-1_T1w"}
 
 

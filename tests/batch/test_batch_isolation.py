@@ -85,6 +85,20 @@ def test_damaged_files_among_good_ones(study, tmp_path):
     assert first.stdout.count("instances in") == 6
 
 
+def test_a_file_that_was_not_there_is_done_by_a_retry(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text("image\nin/Doe_Jane_000.tif\nin/late.tif\n")
+    batch("list.csv", "-o", "out", *RULE, code=3)  # by paths that depend on where it is started
+    first = batch("status", "out").stdout
+    assert "the input cannot be read (it is not there, or no file)" in first
+    batch("retry", "out", code=3)
+    assert batch("status", "out").stdout == first  # still the same case
+    tifffile.imwrite(study / "late.tif", field(77))
+    assert batch("retry", "out").stdout.count("instances in") == 1
+    status = batch("status", "out").stdout
+    assert "done     2" in status and "failed   0" in status
+
+
 def test_a_damaged_series_among_good_ones(tmp_path):
     for number in range(3):
         planes = series.stack(6, shape=(24, 24), seed=number, series=f"1.2.{number + 1}")
