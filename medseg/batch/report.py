@@ -86,7 +86,8 @@ def _model(name: str | None) -> str:
 
 
 def _card(ledger: Ledger, row: Any, facts: dict[str, Any]) -> dict[str, Any]:
-    size = f"{facts['size_name'].replace('_', ' ')} {number(facts['size'][0])}" if facts.get("size") else ""
+    what, _, unit = facts.get("size_name", "").rpartition("_")
+    size = f"{what} {number(facts['size'][0])} {unit}" if facts.get("size") else ""
     score = f"mean score {facts['score']:.2f}" if facts.get("score") is not None else ""
     shape = " x ".join(map(str, facts.get("shape", ())))
     told = [f"{row['count']} instances", f"median {size}" if size else "", score, f"{facts['modality']} {shape}"]

@@ -228,8 +228,11 @@ class _Supervisor:
             yield from self._publish(held, more)
         else:
             del slot.held[token]
-            yield from self._failed(held, more)
-            shutil.rmtree(held.task.folder, ignore_errors=True)
+            if held.task.folder.is_dir():
+                yield from self._failed(held, more)
+                shutil.rmtree(held.task.folder, ignore_errors=True)
+            else:  # somebody took it for a dead worker's; that is no fault of the case
+                self._ledger.drop([held.claim])
 
     def _publish(self, held: Held, result: Result) -> Iterator[Event]:
         folder, claim, placed = held.task.folder, held.claim, False
@@ -245,6 +248,9 @@ class _Supervisor:
             if placed:  # and the ledger has no room to say so
                 placing.take_back(self._ledger.folder, result.outputs)
             full = error.errno in FULL
+            if not full and not folder.is_dir():  # taken for a dead worker's, as above
+                self._ledger.drop([claim])
+                return
             yield from self._failed(held, Failure("OutputError", FULL_TEXT if full else str(error), full))
             return
         finally:
@@ -261,8 +267,8 @@ class _Supervisor:
         final = not (why.again and claim.strikes + 1 < self._spec.tries)
         if final:
             self._suspects.discard(claim.name)
-        self._ledger.fail(claim, why.error_class, why.error, held.seconds(), final)
-        yield Failed(claim.name, why.error, final)
+        if self._ledger.fail(claim, why.error_class, why.error, held.seconds(), final):
+            yield Failed(claim.name, why.error, final)
 
     # ------------------------------------------------------------ watching
 
@@ -305,7 +311,7 @@ class _Supervisor:
         """Remove what dead workers have half written."""
         with suppress(OSError):
             found = list(self._staging.iterdir())
-            alive = self._ledger.alive()
+            alive = self._ledger.alive(workers.living)
             for folder in found:
                 if folder.name not in alive:
                     shutil.rmtree(folder, ignore_errors=True)

@@ -166,6 +166,12 @@ def dead(worker: str) -> bool:
     return now != born if Path("/proc/self/stat").exists() else not alive(int(number))
 
 
+def living(worker: str) -> bool:
+    """Whether a process of this machine is known to be there."""
+    host, number, *_ = (*worker.split("|"), "", "")
+    return host == socket.gethostname() and number.isdecimal() and alive(int(number)) and not dead(worker)
+
+
 def _born(pid: int) -> str:
     """When a process was started, as Linux counts; "" if it is gone or a zombie, or where the system does not say."""
     try:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 from contextlib import closing
 
@@ -60,6 +61,21 @@ def test_a_worker_that_is_killed_is_replaced(study, tmp_path):
                     assert len(killed) == 1
                     killed[0].kill()
     assert len(names) == len(set(names)) == 6
+
+
+def test_a_staging_folder_that_is_taken_away_is_no_fault_of_the_case(study, tmp_path):
+    out, taken = tmp_path / "out", []
+    out.mkdir()
+    with closing(run(discover(study), out, SPEC)) as events:
+        for event in events:
+            assert not isinstance(event, Failed), event
+            if isinstance(event, Done) and not taken:
+                taken = list((out / ".staging").iterdir())
+                for folder in taken:
+                    shutil.rmtree(folder)
+    assert taken
+    with closing(Ledger(out)) as ledger:
+        assert ledger.counts()["done"] == 6 and ledger.counts()["failed"] == 0
 
 
 def test_damaged_files_among_good_ones(study, tmp_path):

@@ -19,6 +19,7 @@ from medseg.batch.cases import Named
 from medseg.batch.report import write_report
 from medseg.batch.tables import write_tables
 from medseg.batch.values import Output, Result
+from medseg.errors import FormatError
 
 from .conftest import RULE, batch, command, environment, results
 
@@ -99,6 +100,21 @@ def test_labels_at_one_and_two_threads_alone_and_in_a_batch(model, samples, tmp_
         assert one.max() > 3
         differ = np.count_nonzero(one != two)
         assert differ <= 1e-5 * one.size
+
+
+def test_tables_of_cases_that_went_or_were_changed(study, tmp_path):
+    out = tmp_path / "out"
+    batch(study, "-o", out, *RULE)
+    first, second = sorted(out.glob("case-*/*_instances.parquet"))[:2]
+    first.unlink()
+    with closing(Ledger(out, new=False)) as ledger:
+        write_tables(ledger)
+        assert first.parent.name not in set(pd.read_parquet(out / "instances.parquet")["case"])
+        second.write_bytes(b"PAR1" * 100)
+        with pytest.raises(FormatError, match=f"{second.name} is damaged; run the batch again"):
+            write_tables(ledger)
+    batch(study, "-o", out, *RULE)
+    assert pd.read_parquet(out / "instances.parquet")["case"].nunique() == 6
 
 
 # ------------------------------------------------------------------ the page
