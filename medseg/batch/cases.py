@@ -8,7 +8,7 @@ import hmac
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg.errors import InputError, MedsegError
@@ -87,12 +87,15 @@ class Named:
         SHA-256 of each file.
     case : Case
         As found.
+    unread : str
+        Why its input cannot be read now, which may be otherwise when it is tried again; else empty.
     """
 
     name: str
     digest: str
     hashes: tuple[str, ...]
     case: Case
+    unread: str = ""
 
 
 def named(cases: Iterable[Case], secret: bytes) -> Iterator[Named]:
@@ -108,19 +111,21 @@ def named(cases: Iterable[Case], secret: bytes) -> Iterator[Named]:
     Yields
     ------
     Named
-        One for each case. One that cannot be read has a fault that says so.
+        One for each case.
     """
     taken: set[str] = set()
     for case in cases:
+        unread = ""
         try:
             hashes = tuple(_hash(file) for one in case.inputs for file in _stored(one))
             digest = _digest(case, hashes)
         except (OSError, MedsegError) as error:
-            place = "\0".join(map(str, case.files)).encode("utf-8", "surrogateescape")
+            # absolute, as the key has it: or another working folder, and a retry, would make another case of it
+            places = [os.path.abspath(str(file).replace("\0", "")) for file in case.files]
+            place = "\0".join(places).encode("utf-8", "surrogateescape")
             hashes, digest = (), hmac.new(secret, place, hashlib.sha256).hexdigest()
             told = error.strerror if isinstance(error, OSError) and error.strerror else "a file is missing or damaged"
-            fault = case.fault or f"the input cannot be read ({told}); check the path and its permissions"
-            case = replace(case, fault=fault)
+            unread = f"the input cannot be read ({told}); check the path and its permissions"
         name = case.label or f"case-{digest[:12]}"
         if re.fullmatch(rf"{re.escape(name)}(-\d+)?", case.name):
             name = case.name
@@ -128,7 +133,7 @@ def named(cases: Iterable[Case], secret: bytes) -> Iterator[Named]:
         while (unique := name if number == 1 else f"{name}-{number}").casefold() in taken:
             number += 1
         taken.add(unique.casefold())
-        yield Named(unique, digest, hashes, case)
+        yield Named(unique, digest, hashes, case, unread)
 
 
 def _stored(one: Input) -> tuple[Path, ...]:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from medseg.batch import layouts
 from medseg.batch.cases import Case, Input
-from medseg.errors import FormatError, InputError, MedsegError, MissingError
+from medseg.batch.scenes import counts
+from medseg.errors import InputError, MedsegError, MissingError
 from medseg.io.find import holds_dicom_below, is_dicom
-from medseg.io.names import is_image, suffix
+from medseg.io.names import SCOPES, is_image, suffix
 
 LISTS = (".csv", ".parquet")
-FOREIGN = (".czi", ".nd2", ".lif")
-_NOT_READ = "CZI, ND2 and LIF are not read; convert to OME-TIFF, for example with bioformats2raw or Fiji"
 
 
 def discover(given: Path, pattern: str | None = None, roles: Sequence[str] = ()) -> list[Case]:
@@ -40,7 +39,7 @@ def discover(given: Path, pattern: str | None = None, roles: Sequence[str] = ())
     MissingError
         Nothing is there, or no case.
     FormatError, InputError
-        A list without the columns needed, a pattern without fields, only files of kinds that are not read.
+        A list without the columns needed, a pattern without fields.
 
     Examples
     --------
@@ -55,7 +54,7 @@ def discover(given: Path, pattern: str | None = None, roles: Sequence[str] = ())
     if given.is_file():
         if suffix(given) in LISTS:
             return layouts.listed(given, roles)
-        return [_file(given)] if not is_dicom(given) else _dicom(given)
+        return _files([given]) if not is_dicom(given) else _dicom(given)
     if layouts.is_bids(given):
         cases = layouts.bids(given, roles)
     elif folders := layouts.nnunet_folders(given):
@@ -63,10 +62,15 @@ def discover(given: Path, pattern: str | None = None, roles: Sequence[str] = ())
     else:
         cases = _folder(given)
     if not cases:
+        linked = "; folders that are links are not followed" if any(_linked(one) for one in given.iterdir()) else ""
         raise MissingError(
-            f"{given}: holds no case; images in folders below are found by --pattern, such as '{{case}}/image.nii.gz'"
+            f"{given}: holds no case; images in folders below are found by --pattern, such as '{{case}}/image.nii.gz'{linked}"
         )
     return cases
+
+
+def _linked(place: Path) -> bool:
+    return place.is_symlink() and place.is_dir()
 
 
 def _folder(folder: Path) -> list[Case]:
@@ -77,18 +81,24 @@ def _folder(folder: Path) -> list[Case]:
         raise InputError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
     # a link that leads nowhere is no file, and still a case that somebody expects
     images = [f for f in files if is_image(f) and not f.is_dir() and not is_dicom(f)]
-    foreign = [f for f in files if suffix(f) in FOREIGN and f.is_file()]
-    cases = [_file(file) for file in images]
+    cases = _files(images)
     if any(is_dicom(file) for file in files) or holds_dicom_below(folder):
         cases += _dicom(folder)
-    if foreign and not cases:
-        raise FormatError(f"{folder}: {len(foreign)} files, and {_NOT_READ}")
-    return cases + [_file(file) for file in foreign]
+    return cases
 
 
-def _file(path: Path) -> Case:
-    fault = _NOT_READ if suffix(path) in FOREIGN else ""
-    return Case("file", (Input((path,)),), {"kind": "file", "suffix": suffix(path).lstrip(".")}, fault=fault)
+def _files(paths: Sequence[Path]) -> list[Case]:
+    """A case for each file; one for each scene of a microscope's file that holds several."""
+    scenes = counts([path for path in paths if suffix(path).lstrip(".") in SCOPES])
+    cases = []
+    for path in paths:
+        facts = {"kind": "file", "suffix": suffix(path).lstrip(".")}
+        if scenes.get(path, 1) == 1:
+            cases.append(Case("file", (Input((path,)),), facts))
+            continue
+        for number in map(str, range(1, scenes[path] + 1)):
+            cases.append(Case("file", (Input((path,), series=number),), facts | {"scene": number}))
+    return cases
 
 
 def _dicom(given: Path) -> list[Case]:

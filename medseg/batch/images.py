@@ -8,6 +8,7 @@ from medseg.batch.cases import Case, Input
 from medseg.case import read
 from medseg.errors import FormatError, InputError
 from medseg.image import Image
+from medseg.io.names import SCOPES, suffix
 from medseg.model import find, read_header
 from medseg.preprocess import combine
 from medseg.spec import BatchSpec, CaseSpec
@@ -39,7 +40,7 @@ def load(case: Case, spec: BatchSpec, known: frozenset[str]) -> Image:
     if len(parts) < len(case.inputs):
         raise InputError("two inputs have the same role; give each its own")
     image = _chosen(combine(parts) if len(parts) > 1 else parts[case.inputs[0].role], spec)
-    if len(parts) > 1 or case.inputs[0].series:
+    if len(parts) > 1 or (image.source and image.source.format == "dicom"):
         return image  # its channels are named by roles, or by what DICOM calls red, green and blue
     names = tuple(
         n if n.lower() in known or n.isdecimal() and len(n) < 3 else str(i) for i, n in enumerate(image.channels)
@@ -48,6 +49,8 @@ def load(case: Case, spec: BatchSpec, known: frozenset[str]) -> Image:
 
 
 def _read(one: Input, spec: CaseSpec) -> Image:
+    if suffix(one.files[0]).lstrip(".") in SCOPES:
+        return read(one.files[0], spec, one.series or None)
     path = one.files[0] if len(one.files) == 1 and not one.series else one.files
     try:
         return read(path, spec)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medseg.batch.cases import Case, Input, Named
 from medseg.errors import FormatError
+from medseg.io.names import SCOPES, suffix
 from medseg.ops.files import write_whole
 
 NAME = "key.csv"
@@ -53,6 +54,9 @@ def write_key(folder: Path, cases: Iterable[Named]) -> list[str]:
     known: dict[str, Case] = read_key(folder)
     now = {one.name: one.case for one in cases}
     places = {place: name for name, case in now.items() for place in _places(case)}
+    for (series, file), name in list(places.items()):
+        if series and suffix(Path(file)).lstrip(".") in SCOPES:
+            places.setdefault(("", file), name)  # a file whose scenes are cases is no case as a whole
     gone = [name for name, case in known.items() if name not in now and _changed(name, case, places)]
     known |= now
     buffer = io.StringIO(newline="")

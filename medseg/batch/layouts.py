@@ -185,6 +185,22 @@ def _row(inputs: tuple[Input, ...], facts: dict[str, str], fault: str) -> Case:
 # ---------------------------------------------------------------- plates
 
 
+def fields_of(pattern: str) -> list[str]:
+    """The fields that a pattern names.
+
+    Raises
+    ------
+    InputError
+        None, or one twice.
+    """
+    names = re.findall(r"\{(\w+)\}", pattern)
+    if not names or len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
+        raise InputError(
+            f"--pattern {pattern!r} names no fields, or one twice; such as '{{well}}_s{{site}}_w{{channel}}.tif'"
+        )
+    return names
+
+
 def plates(folder: Path, pattern: str) -> list[Case]:
     """Cases by a pattern of file names: what differs in {channel} alone is one case.
 
@@ -195,11 +211,7 @@ def plates(folder: Path, pattern: str) -> list[Case]:
     MissingError
         No file fits it.
     """
-    names = re.findall(r"\{(\w+)\}", pattern)
-    if not names or len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
-        raise InputError(
-            f"--pattern {pattern!r} names no fields, or one twice; such as '{{well}}_s{{site}}_w{{channel}}.tif'"
-        )
+    names = fields_of(pattern)
     pieces = re.split(r"\{(\w+)\}", pattern)
     text = "".join(f"(?P<{p}>[^/]+?)" if i % 2 else re.escape(p) for i, p in enumerate(pieces))
     parts: dict[tuple[str, ...], dict[str, Path]] = {}

@@ -222,15 +222,16 @@ class Ledger:
                 (self.folder / path).unlink()
         return True
 
-    def fail(self, claim: Claim, error_class: str, error: str, seconds: float, final: bool = True) -> None:
-        """Record why a case failed; if not finally, it is queued again and has one strike more."""
+    def fail(self, claim: Claim, error_class: str, error: str, seconds: float, final: bool = True) -> bool:
+        """Record why a case failed; if not finally, it is queued again and has one strike more. False if the claim was lost."""
         with self.locked():
-            self._base.execute(
+            changed = self._base.execute(
                 "UPDATE cases SET state = ?, strikes = strikes + 1, error_class = ?, error = ?, seconds = NULL, token = '', "
                 "beat = ?, facts = ? WHERE id = ? AND token = ?",
                 ("failed" if final else "queued", error_class, error, time.time(),
                  json.dumps({"failed_after": round(seconds, 3)}), claim.id, claim.token),
-            )  # fmt: skip
+            ).rowcount  # fmt: skip
+        return changed > 0
 
     def drop(self, claims: Iterable[Claim]) -> None:
         """Queue cases again that were not finished for no fault of theirs."""
@@ -278,10 +279,11 @@ class Ledger:
                         (row["id"], row["token"]),
                     )
 
-    def alive(self) -> set[str]:
-        """Tokens of claims with a heartbeat."""
-        rows = self._rows("WHERE state = 'running' AND beat >= ?", time.time() - STALE)
-        return {str(row["token"]) for row in rows}
+    def alive(self, living: Callable[[str], bool]) -> set[str]:
+        """Tokens of claims with a heartbeat, or whose worker is known to be alive: a machine that slept has missed some."""
+        oldest = time.time() - STALE
+        rows = self._rows("WHERE state = 'running'")
+        return {str(row["token"]) for row in rows if row["beat"] >= oldest or living(row["worker"])}
 
     def _rows(self, more: str, *values: Any) -> list[sqlite3.Row]:
         with self._told():

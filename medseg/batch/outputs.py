@@ -13,6 +13,7 @@ import pandas as pd
 
 import medseg
 from medseg import io
+from medseg.batch.cases import Case
 from medseg.batch.placing import make
 from medseg.export import save_spec
 from medseg.image import Image
@@ -26,7 +27,7 @@ _LIBRARIES = ("numpy", "scipy", "torch", "monai")
 
 
 def write_case(
-    instances: Instances, image: Image, folder: Path, name: str, place: str, spec: BatchSpec
+    instances: Instances, image: Image, folder: Path, name: str, found: Case, spec: BatchSpec
 ) -> pd.DataFrame:
     """Write the files of a case into `folder`, laid out as they will be, and return its table.
 
@@ -36,10 +37,8 @@ def write_case(
         What was found, on what.
     folder
         Staging folder.
-    name
-        Of the case.
-    place
-        Folder of a BIDS case, such as "sub-01/anat"; else "".
+    name, found
+        Of the case, and the case itself; one of a BIDS data set has a place.
     spec
         What is written.
 
@@ -48,9 +47,9 @@ def write_case(
     OutputError
         A file cannot be written.
     """
+    place, case = found.place, spec.case
     home = folder / (place or name)
     make(home)
-    case = spec.case
     kinds = dict.fromkeys((*case.save, "parquet"))  # tables of all cases become one of the study
     if not place:
         save_spec(instances, image, home, name, case.model_copy(update={"save": tuple(kinds)}))
@@ -65,7 +64,7 @@ def write_case(
     text = rows.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.6g", lineterminator="\n")
     write_whole(home / f"{stem}_dseg.tsv", text.encode())
     about = {
-        "Sources": [f"bids:raw:{place}/{name}"],
+        "Sources": [f"bids:raw:{place}/{file.name}" for file in found.files],  # names by the rules of BIDS
         "SpatialReference": "orig",
         "Description": "one index per instance",
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from medseg.ops.files import write_whole
 
 NAME = "report.html"
 _BARS = 24
+_SHOWN = 20  # failures up to which each is shown at once
 _WIDTH, _HEIGHT = 300.0, 120.0
 _ODD = 3.5  # robust standard deviations from which a case is called unusual (Iglewicz and Hoaglin 1993)
 _SIZES = ("volume_ml", "volume_mm3", "volume_um3", "area_um2", "area_mm2", "volume_px", "area_px")
@@ -48,15 +50,17 @@ def write_report(ledger: Ledger) -> None:
         card["rank"] = max((abs(z) for z, _ in reasons), default=0.0)
         card["odd"] = [text for z, text in reasons if abs(z) >= _ODD]
     cards.sort(key=lambda one: (-one["rank"], one["name"]))
-    states = ledger.counts()
+    states, failed = ledger.counts(), ledger.cases("failed")
     page = rendered(
         "medseg.batch",
         "report.html.j2",
         facts=_facts(ledger.folder),
         states=[(state, states[state]) for state in STATES],
-        total=int(counts.sum()),
-        failed=[(row["name"], row["error_class"], row["error"], row["attempts"]) for row in ledger.cases("failed")],
-        histograms=[_histogram("instances in a case", counts), *_of_instances(ledger.folder)],
+        total=f"{int(counts.sum()):,}",
+        reasons=Counter(row["error_class"] for row in failed).most_common(),
+        failed=[(row["name"], row["error_class"], row["error"], row["attempts"]) for row in failed],
+        shown=_SHOWN,
+        histograms=[_histogram("instances in a case", counts, _wide(counts)), *_of_instances(ledger.folder)],
         cards=cards,
         odd=sum(bool(card["odd"]) for card in cards),
     )
@@ -82,7 +86,8 @@ def _model(name: str | None) -> str:
 
 
 def _card(ledger: Ledger, row: Any, facts: dict[str, Any]) -> dict[str, Any]:
-    size = f"{facts['size_name'].replace('_', ' ')} {number(facts['size'][0])}" if facts.get("size") else ""
+    what, _, unit = facts.get("size_name", "").rpartition("_")
+    size = f"{what} {number(facts['size'][0])} {unit}" if facts.get("size") else ""
     score = f"mean score {facts['score']:.2f}" if facts.get("score") is not None else ""
     shape = " x ".join(map(str, facts.get("shape", ())))
     told = [f"{row['count']} instances", f"median {size}" if size else "", score, f"{facts['modality']} {shape}"]
@@ -149,11 +154,18 @@ def _of_instances(folder: Path) -> list[dict[str, Any]]:
     return out
 
 
+def _wide(values: Numbers) -> bool:
+    """Whether few values are so large that all others would share a bar of a linear axis."""
+    return bool(len(values) and values.max() > _BARS * max(1.0, float(np.median(values))))
+
+
 def _histogram(title: str, values: Numbers, log: bool = False) -> dict[str, Any]:
-    """Bars of a histogram, as places in a picture; of sizes on a logarithmic axis."""
+    """Bars of a histogram, as places in a picture, on a linear or a logarithmic axis; zeros are with the smallest then."""
     if not len(values):
         return {"title": title, "bars": [], "low": "", "high": "", "most": "0"}
-    seen = np.log10(np.maximum(values, 1e-9)) if log else values
+    title += ", logarithmic" if log else ""
+    above = values[values > 0]
+    seen = np.log10(np.maximum(values, above.min() if len(above) else 1.0)) if log else values
     low, high = float(seen.min()), float(seen.max())
     heights, _ = np.histogram(seen, _BARS, (low, high if high > low else low + 1))
     step = _WIDTH / _BARS

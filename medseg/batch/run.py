@@ -29,7 +29,7 @@ from medseg.errors import OutputError
 from medseg.ops.files import sweep
 from medseg.spec import BatchSpec
 
-_POLL = 0.05  # seconds between looks at time and memory
+_POLL = 0.1  # seconds between looks at time and memory; what workers say is heard at once
 _RESERVE = 1 << 17  # bytes kept free for the ledger
 _REST = 0.5  # seconds between looks for work where others have it all
 
@@ -110,7 +110,8 @@ class _Supervisor:
         self._slots: list[Slot] = []
         self._suspects: set[str] = set()
         self._reserve = ledger.folder / f".reserve.{os.getpid()}-{secrets.token_hex(4)}.part"
-        self._beaten = self._looked = 0.0
+        self._beaten = self._looked = self._watched = 0.0
+        self._room_made = True  # whether a worker may have room since the ledger was last asked for a case
         self._stop = ""
 
     def events(self) -> Iterator[Event]:
@@ -167,13 +168,16 @@ class _Supervisor:
     def _hand_out(self) -> Iterator[Event]:
         """Give every worker that has room a case, and start workers as long as there are cases for them."""
         if time.monotonic() - self._looked > _REST:
-            self._ledger.reclaim(workers.dead)
-            self._looked = time.monotonic()
+            self._ledger.reclaim(lambda worker: worker != self._worker and workers.dead(worker))
+            self._looked, self._room_made = time.monotonic(), True
+        if not self._room_made:  # workers say much, and the ledger is a file: it is asked when there is a reason
+            return
+        self._room_made = False
         while self._room() and (claim := self._ledger.claim(self._worker)) is not None:
             one = self._cases[claim.name, claim.input]
-            if one.case.fault:
-                self._ledger.fail(claim, "InputError", one.case.fault, 0.0)
-                yield Failed(claim.name, one.case.fault, True)
+            if fault := one.case.fault or one.unread:
+                self._ledger.fail(claim, "InputError", fault, 0.0)
+                yield Failed(claim.name, fault, True)
                 continue
             slot = self._emptiest()
             folder = self._staging / claim.token
@@ -213,7 +217,9 @@ class _Supervisor:
             return
         if what in ("begin", "end"):
             held.heard(what)
-        elif what == "lost":  # before anybody began with it
+            return
+        self._room_made = True
+        if what == "lost":  # before anybody began with it
             del slot.held[token]
             self._ledger.drop([held.claim])
             shutil.rmtree(held.task.folder, ignore_errors=True)
@@ -222,8 +228,11 @@ class _Supervisor:
             yield from self._publish(held, more)
         else:
             del slot.held[token]
-            yield from self._failed(held, more)
-            shutil.rmtree(held.task.folder, ignore_errors=True)
+            if held.task.folder.is_dir():
+                yield from self._failed(held, more)
+                shutil.rmtree(held.task.folder, ignore_errors=True)
+            else:  # somebody took it for a dead worker's; that is no fault of the case
+                self._ledger.drop([held.claim])
 
     def _publish(self, held: Held, result: Result) -> Iterator[Event]:
         folder, claim, placed = held.task.folder, held.claim, False
@@ -239,6 +248,9 @@ class _Supervisor:
             if placed:  # and the ledger has no room to say so
                 placing.take_back(self._ledger.folder, result.outputs)
             full = error.errno in FULL
+            if not full and not folder.is_dir():  # taken for a dead worker's, as above
+                self._ledger.drop([claim])
+                return
             yield from self._failed(held, Failure("OutputError", FULL_TEXT if full else str(error), full))
             return
         finally:
@@ -255,16 +267,20 @@ class _Supervisor:
         final = not (why.again and claim.strikes + 1 < self._spec.tries)
         if final:
             self._suspects.discard(claim.name)
-        self._ledger.fail(claim, why.error_class, why.error, held.seconds(), final)
-        yield Failed(claim.name, why.error, final)
+        if self._ledger.fail(claim, why.error_class, why.error, held.seconds(), final):
+            yield Failed(claim.name, why.error, final)
 
     # ------------------------------------------------------------ watching
 
     def _watch(self) -> Iterator[Event]:
         """Keep claims alive, and end workers that take too long or too much."""
-        if time.monotonic() - self._beaten > BEAT:
+        now = time.monotonic()
+        if now - self._watched < _POLL:
+            return
+        self._watched = now
+        if now - self._beaten > BEAT:
             self._ledger.beat([token for slot in self._slots for token in slot.held])
-            self._beaten = time.monotonic()
+            self._beaten = now
         for slot in list(self._slots):
             late = next((one for one in slot.held.values() if one.seconds() > self._spec.seconds), None)
             if late is not None:
@@ -278,6 +294,7 @@ class _Supervisor:
         """Record what a worker's end means for the cases it had, and let another take its place."""
         slot.kill(stuck=culprit is not None)
         self._slots.remove(slot)
+        self._room_made = True
         held = list(slot.held.values())
         if culprit is None and len(held) == 1:
             culprit = held[0]
@@ -294,7 +311,7 @@ class _Supervisor:
         """Remove what dead workers have half written."""
         with suppress(OSError):
             found = list(self._staging.iterdir())
-            alive = self._ledger.alive()
+            alive = self._ledger.alive(workers.living)
             for folder in found:
                 if folder.name not in alive:
                     shutil.rmtree(folder, ignore_errors=True)

@@ -150,7 +150,7 @@ class Steps:
         task, image, found = job.task, job.image, job.found.instances
         started = time.monotonic()
         with _listening(job):
-            table = outputs.write_case(found, image, task.folder, task.name, task.place, self._spec)
+            table = outputs.write_case(found, image, task.folder, task.name, task.case, self._spec)
         told = [*job.notes, *map(job.scrub, image.source.notes if image.source else ())]
         job.notes = list(dict.fromkeys(told))
         job.seconds["write"] = time.monotonic() - started

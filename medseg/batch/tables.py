@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from medseg.batch.ledger import Ledger
+from medseg.errors import FormatError
 from medseg.ops.files import whole
 
 STEM = "instances"
@@ -20,12 +22,14 @@ def write_tables(ledger: Ledger) -> int:
     ------
     OutputError
         A table cannot be written.
+    FormatError
+        The table of a case was changed by somebody else.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     parts = _parts(ledger)
-    schemas = [pa.schema([("case", pa.string())]), *(_plain(pq.read_schema(path)) for _, path in parts)]
+    schemas = [pa.schema([("case", pa.string())]), *(_plain(s) for _, p in parts if (s := _read(pq.read_schema, p)))]
     schema = pa.unify_schemas(schemas, promote_options="permissive")
     count, folder = 0, ledger.folder
     with (
@@ -35,7 +39,9 @@ def write_tables(ledger: Ledger) -> int:
     ):
         text.write(_line(schema.names))
         for name, path in parts:
-            table = _fitted(pq.read_table(path), name, schema)
+            if (read := _read(pq.read_table, path)) is None:
+                continue
+            table = _fitted(read, name, schema)
             writer.write_table(table)
             csv = table.to_pandas().to_csv(index=False, header=False, float_format="%.6g", lineterminator="\r\n")
             text.write(csv.encode("utf-8"))
@@ -50,6 +56,20 @@ def _parts(ledger: Ledger) -> list[tuple[str, Path]]:
         files = [ledger.folder / one.path for one in ledger.outputs(row["id"])]
         found += [(row["name"], file) for file in files if file.name.endswith("_instances.parquet") and file.is_file()]
     return found
+
+
+def _read(reader: Callable[[Path], Any], path: Path) -> Any:
+    """What a reader makes of a table; None if it is there no more, as when other options replace a result meanwhile."""
+    import pyarrow as pa
+
+    try:
+        return reader(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowException):
+        raise FormatError(
+            f"{path.name} is damaged; run the batch again, which makes results anew that were changed"
+        ) from None
 
 
 def _plain(schema: Any) -> Any:

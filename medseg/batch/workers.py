@@ -55,7 +55,8 @@ class Process:
     def gibibytes(self) -> float:
         """Memory it holds; 0 where the system does not say (only Linux does)."""
         try:
-            pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+            with open(f"/proc/{self.process.pid}/statm", "rb", buffering=0) as file:
+                pages = int(file.read().split()[1])
         except (OSError, ValueError, IndexError):
             return 0.0
         return pages * os.sysconf("SC_PAGE_SIZE") / _GIB
@@ -163,6 +164,12 @@ def dead(worker: str) -> bool:
         return False
     now = _born(int(number))
     return now != born if Path("/proc/self/stat").exists() else not alive(int(number))
+
+
+def living(worker: str) -> bool:
+    """Whether a process of this machine is known to be there."""
+    host, number, *_ = (*worker.split("|"), "", "")
+    return host == socket.gethostname() and number.isdecimal() and alive(int(number)) and not dead(worker)
 
 
 def _born(pid: int) -> str:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of a batch.")]
 Scheduler = Annotated[
-    str, typer.Option(help="Who does the cases: local, or a dask cluster by address, tcp://HOST:PORT.")
+    str,
+    typer.Option(
+        help="Who does the cases: local (or processes, the same), or a dask cluster by address, tcp://HOST:PORT."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON on standard output.")]
 
@@ -82,7 +85,7 @@ def run(
     spec = batch_spec(locals())
     kept, left_out = cases_of(given, output, pattern, where or [], spec)
     if left_out:
-        say(f"medseg: {left_out} cases are left out by --where")
+        say(f"medseg: {left_out} {'cases are' if left_out > 1 else 'case is'} left out by --where")
     if not kept:
         raise MissingError(f"{given}: no case is left; results of earlier runs and what --where leaves out are none")
     found = kept[:limit]

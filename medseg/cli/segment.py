@@ -38,7 +38,8 @@ def segment(
     channels: cases.Channels = None,
     channel_axis: cases.ChannelAxis = None,
     series: Annotated[
-        str | None, typer.Option(help="Which series of a DICOM folder: key or number; see: medseg series.")
+        str | None,
+        typer.Option(help="Which series of a DICOM folder (see: medseg series), or scene of a CZI, ND2 or LIF."),
     ] = None,
     beside: Annotated[
         list[str] | None,

@@ -10,8 +10,8 @@ import typer
 
 from medseg.cli import cases
 from medseg.cli.batch import AsJson, batch_spec, cases_of, work
-from medseg.cli.common import results_folder
-from medseg.errors import FormatError, MissingError
+from medseg.cli.common import results_folder, say
+from medseg.errors import FormatError, InputError, MissingError
 
 
 def watch(
@@ -59,17 +59,27 @@ def watch(
     For research use only.
     """
     from medseg.batch.arrivals import Arrivals
+    from medseg.batch.layouts import fields_of
 
     spec = batch_spec(locals())
     if not folder.is_dir():
         raise MissingError(f"{folder}: is no folder; name the folder into which cases come")
-    arrivals, code, quiet = Arrivals(settle), 0, time.monotonic()
+    if pattern is not None:
+        fields_of(pattern)  # what can never fit is told now
+    arrivals, code, quiet, told = Arrivals(settle), 0, time.monotonic(), ""
     with results_folder(output):
         while idle is None or time.monotonic() - quiet < idle:
             try:
                 found, _ = cases_of(folder, output, pattern, where or [], spec)
-            except (MissingError, FormatError):  # nothing there yet
+            except (
+                MissingError,
+                FormatError,
+                InputError,
+            ) as error:  # nothing there yet, nothing of the kind, or a file went while it was looked at
                 found = []
+                if not isinstance(error, MissingError) and str(error) != told:
+                    told = str(error)
+                    say(f"medseg: note: {told}")
             if ready := arrivals.settled(found):
                 code = work(ready, output, spec, False, as_json)
                 quiet = time.monotonic()

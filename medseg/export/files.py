@@ -17,6 +17,7 @@ from medseg.instances import Instances
 from medseg.io import write
 from medseg.io.clinical.codes import MEASURES
 from medseg.io.clinical.sr import ENDS
+from medseg.io.names import SCOPES
 from medseg.io.overlay import save_overlay
 from medseg.measure import in_unit, measure
 from medseg.measure.recist import LONG, NODE
@@ -153,7 +154,7 @@ def _one(
     deidentify: bool,
 ) -> Path:
     source = image.source.format if image.source else "tiff" if image.grid.ndim == 2 else "nifti"
-    ending = ".tif" if kind == "tiff" or (kind == "labels" and source in ("tiff", "png")) else ".nii.gz"
+    ending = ".tif" if kind == "tiff" or (kind == "labels" and source in ("tiff", "png", *SCOPES)) else ".nii.gz"
     names: dict[str, str] = {
         "csv": "_instances.csv",
         "parquet": "_instances.parquet",

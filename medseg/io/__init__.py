@@ -16,7 +16,7 @@ from medseg.errors import InputError
 from medseg.io.clinical.exchange import deidentify, load_candidates, load_report, save_report, save_rtstruct, save_seg
 from medseg.io.coco import load_coco, save_coco
 from medseg.io.find import format_of, inputs
-from medseg.io.names import SUFFIXES, is_image, stem
+from medseg.io.names import SCOPES, SUFFIXES, is_image, stem
 
 if TYPE_CHECKING:
     from medseg.image import Image
@@ -61,8 +61,8 @@ def load(
     Parameters
     ----------
     path : str, Path or sequence of these
-        A NIfTI, NRRD, MetaImage, TIFF (plain, ImageJ, OME), PNG, JPEG or DICOM file. DICOM may also be a folder with
-        anything in it and below, a DICOMDIR, or a list of files.
+        A NIfTI, NRRD, MetaImage, TIFF (plain, ImageJ, OME), PNG, JPEG or DICOM file, or, with ``medseg[microscopes]``,
+        CZI, ND2 or LIF. DICOM may also be a folder with anything in it and below, a DICOMDIR, or a list of files.
     spacing : float or sequence of float, optional
         Distance of voxel centres in ARRAY axis order, (z, y, x) or (y, x). Fills in what the file does not state; where
         the file states another (by more than 1 %), this one is used, with a `MedsegWarning` and a note in the source.
@@ -71,7 +71,8 @@ def load(
     channel_axis : int, optional
         Which stored axis counts channels, where the file does not say (TIFF stacks, 4-D NIfTI).
     series : str or int, optional
-        Which DICOM image, where there are several: a key, SeriesInstanceUID or number (from 1) that `series` lists.
+        Which DICOM image, where there are several: a key, SeriesInstanceUID or number (from 1) that `series` lists. Of
+        CZI, ND2 and LIF which scene: a number (from 1), or the name of an image in LIF.
     regularize : bool
         Resample an irregular stack of DICOM slices (tilt, gaps, duplicates) to a regular upright grid at the true
         positions, with a note, instead of refusing it.
@@ -86,8 +87,8 @@ def load(
     MissingError
         Nothing is there, or a folder holds no image.
     FormatError
-        The file is empty, truncated, damaged, or not of the kind its name says; or there are several DICOM images and
-        none was chosen. Damage to voxels shows on first touch.
+        The file is empty, truncated, damaged, or not of the kind its name says; or there are several DICOM images or
+        scenes and none was chosen. Damage to voxels shows on first touch.
     GeometryError
         Positions, directions or spacing are missing, contradictory or irregular.
     InputError
@@ -105,6 +106,9 @@ def load(
     if not files:
         raise InputError("The list of files is empty.")
     name = "dicom" if several else format_of(files[0])
+    if name in SCOPES and not regularize:
+        scene: Image = import_module(f"medseg.io.{name}").read(files[0], channel_axis, series=series)
+        return respace(scene, spacing, unit)
     if name != "dicom":
         if series is not None or regularize:
             raise InputError(f"{files[0].name} is not DICOM; leave series and regularize out.")

@@ -12,9 +12,10 @@ from medseg.io.names import FORMATS, SUFFIXES, is_image, suffix
 
 _MAGIC = (
     (b"II*\0", "tiff"), (b"MM\0*", "tiff"), (b"II+\0", "tiff"), (b"MM\0+", "tiff"), (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"\xff\xd8\xff", "png"), (b"NRRD000", "itk"),
+    (b"\xff\xd8\xff", "png"), (b"NRRD000", "itk"), (b"ZISRAWFILE", "czi"), (b"\xda\xce\xbe\x0a", "nd2"),
 )  # fmt: skip
 _SHOWN = {"tiff": "TIFF", "png": "PNG or JPEG", "itk": "NRRD", "dicom": "DICOM", "nifti": "NIfTI"}
+_SHOWN |= {"czi": "CZI", "nd2": "ND2", "lif": "LIF"}
 
 
 def format_of(path: Path) -> str:

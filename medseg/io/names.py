@@ -11,7 +11,11 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "tiff": (".tif", ".tiff", ".ome.tif", ".ome.tiff"),
     "png": (".png", ".jpg", ".jpeg"),
     "dicom": (".dcm", ".dicom", ".ima"),
+    "czi": (".czi",),
+    "nd2": (".nd2",),
+    "lif": (".lif",),
 }
+SCOPES = ("czi", "nd2", "lif")  # formats of microscopes, where one file may hold several images
 SUFFIXES: tuple[str, ...] = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 

@@ -16,7 +16,7 @@ class BatchSpec(Spec):
     case: CaseSpec = CaseSpec()
     scheduler: str = Field(
         default="local",
-        description="who does the cases: local, or a dask scheduler by its address, tcp://HOST:PORT",
+        description="who does the cases: local (or processes, the same), or a dask scheduler by its address, tcp://HOST:PORT",
     )
     jobs: int = Field(default=1, ge=1, description="worker processes; each loads the model once")
     threads: int = Field(default=1, ge=1, description="threads of each worker")
@@ -28,6 +28,8 @@ class BatchSpec(Spec):
     @field_validator("scheduler")
     @classmethod
     def _address(cls, text: str) -> str:
+        if text == "processes":  # what is local runs in processes, always
+            return "local"
         if text != "local" and not re.fullmatch(r"(tcp|tls)://[^\s/]+:\d+", text):
-            raise ValueError("is local, or the address of a dask scheduler such as tcp://10.0.0.5:8786")
+            raise ValueError("is local, processes, or the address of a dask scheduler such as tcp://10.0.0.5:8786")
         return text

@@ -235,10 +235,14 @@ def test_nobody_answers(study, tmp_path):
     )
 
 
-@pytest.mark.parametrize("text", ["processes", "tcp://host", "http://host:1", "tcp://a b:1", ""])
+@pytest.mark.parametrize("text", ["threads", "tcp://host", "http://host:1", "tcp://a b:1", ""])
 def test_what_is_no_address(text):
-    with pytest.raises(SpecError, match="is local, or the address of a dask scheduler"):
+    with pytest.raises(SpecError, match="is local, processes, or the address of a dask scheduler"):
         parse(BatchSpec, {"scheduler": text}, "options")
+
+
+def test_processes_is_what_local_means():
+    assert parse(BatchSpec, {"scheduler": "processes"}, "options") == BatchSpec()
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch):

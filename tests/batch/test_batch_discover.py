@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from medseg.batch import discover
+from medseg.batch import discover, scenes
 from medseg.batch.cases import chosen
 from medseg.errors import FormatError, InputError, MissingError
 from medseg.testing import series
@@ -36,15 +36,56 @@ def test_a_folder_of_images(tmp_path):
 
 
 def test_one_image_and_nothing(tmp_path):
-    touch(tmp_path, "a.tif", "below/c.tif", "raw/x.czi", "raw/y.lif")
+    touch(tmp_path, "a.tif", "below/c.tif")
     assert brief(discover(tmp_path / "a.tif")) == [[("", "a.tif")]]
     with pytest.raises(MissingError, match="is not there"):
         discover(tmp_path / "b")
-    with pytest.raises(FormatError, match="2 files, and CZI, ND2 and LIF are not read; convert to OME-TIFF"):
-        discover(tmp_path / "raw")
     (tmp_path / "a.tif").unlink()
     with pytest.raises(MissingError, match="--pattern"):
         discover(tmp_path)
+
+
+def test_scenes_of_a_microscope_are_cases(tmp_path):
+    czi = pytest.importorskip("pylibCZIrw.czi")
+    with czi.create_czi(str(tmp_path / "three.czi")) as file:
+        for scene in range(3):
+            file.write(data=np.full((20, 30, 1), scene, np.uint8), location=(100 * scene, 0), scene=scene)
+    with czi.create_czi(str(tmp_path / "one.czi")) as file:
+        file.write(data=np.zeros((20, 30, 1), np.uint8))
+    touch(tmp_path, "broken.czi", "z.tif")
+    cases = discover(tmp_path)
+    assert [(c.files[0].name, c.inputs[0].series) for c in cases] == [
+        ("broken.czi", ""), ("one.czi", ""), ("three.czi", "1"), ("three.czi", "2"), ("three.czi", "3"), ("z.tif", ""),
+    ]  # fmt: skip
+    assert len(discover(tmp_path / "three.czi")) == 3
+    kept, _ = chosen(cases, {"scene": "2"})
+    assert [c.inputs[0].series for c in kept] == ["2"]
+
+
+def test_what_ends_or_holds_up_the_counting_of_scenes_is_one_case(tmp_path, monkeypatch):
+    files = [tmp_path / f"{name}.czi" for name in ("a", "dies", "b", "hangs", "c")]
+    touch(tmp_path, *(file.name for file in files))
+    program = tmp_path / "count.py"
+    program.write_text(
+        "import sys, os, time\n"
+        "for name in sys.stdin.buffer.read().split(b'\\0'):\n"
+        "    os._exit(1) if b'dies' in name else time.sleep(60 if b'hangs' in name else 0)\n"
+        "    print(2, flush=True)\n"
+    )
+    real = scenes.subprocess.Popen
+    monkeypatch.setattr(scenes.subprocess, "Popen", lambda command, **more: real([command[0], str(program)], **more))
+    monkeypatch.setattr(scenes, "_PATIENCE", 2.0)
+    found = scenes.counts(files)
+    assert [found[file] for file in files] == [2, 1, 2, 1, 2]
+    monkeypatch.setattr(scenes.subprocess, "Popen", None)
+    assert scenes.counts(files) == found  # known by now
+
+
+def test_folders_that_are_links_are_told_of(tmp_path):
+    touch(tmp_path, "elsewhere/scan/a.tif", "study/notes.txt")
+    (tmp_path / "study/scan").symlink_to(tmp_path / "elsewhere/scan")
+    with pytest.raises(MissingError, match="folders that are links are not followed"):
+        discover(tmp_path / "study")
 
 
 def test_dicom_by_series(tmp_path):
@@ -193,5 +234,23 @@ def test_bids_derivatives(tmp_path):
     assert list(table.columns[:2]) == ["index", "name"]
     assert sorted(table["index"]) == [i for i in np.unique(np.asarray(labels.dataobj)) if i]
     sidecar = json.loads((home / "sub-02_ses-1_desc-T1w_dseg.json").read_text())
-    assert sidecar["Sources"] == ["bids:raw:sub-02/ses-1/anat/sub-02_ses-1_T1w"]
+    assert sidecar["Sources"] == ["bids:raw:sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz"]
     assert set(pd.read_parquet(out / "instances.parquet")["case"]) == {"sub-01_ses-1_T1w", "sub-02_ses-1_T1w"}
+
+
+def test_scenes_are_done_each_and_name_nobody(tmp_path):
+    czi = pytest.importorskip("pylibCZIrw.czi")
+    study, out = tmp_path / "in", tmp_path / "out"
+    study.mkdir()
+    with czi.create_czi(str(study / "Doe_Jane.czi")) as file:
+        for scene in range(2):
+            file.write(data=field(scene)[..., np.newaxis], location=(200 * scene, 0), scene=scene)
+        file.write_metadata("DoeJane", channel_names={0: "DoeJane"}, scale_x=0.2e-6, scale_y=0.2e-6)
+    batch(study, "-o", out, *RULE)
+    table = pd.read_parquet(out / "instances.parquet")
+    assert table["case"].nunique() == 2 and "area_um2" in table.columns or "area_mm2" in table.columns
+    assert len(list(out.glob("case-*/*_labels.tif"))) == 2  # as of every microscope image
+    for path in out.rglob("*"):
+        if path.is_file() and path.name != "key.csv":
+            assert b"Jane" not in path.read_bytes(), path
+    assert "instances in" not in batch(study, "-o", out, *RULE).stdout

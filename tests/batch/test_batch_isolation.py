@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 from contextlib import closing
 
@@ -62,18 +63,33 @@ def test_a_worker_that_is_killed_is_replaced(study, tmp_path):
     assert len(names) == len(set(names)) == 6
 
 
+def test_a_staging_folder_that_is_taken_away_is_no_fault_of_the_case(study, tmp_path):
+    out, taken = tmp_path / "out", []
+    out.mkdir()
+    with closing(run(discover(study), out, SPEC)) as events:
+        for event in events:
+            assert not isinstance(event, Failed), event
+            if isinstance(event, Done) and not taken:
+                taken = list((out / ".staging").iterdir())
+                for folder in taken:
+                    shutil.rmtree(folder)
+    assert taken
+    with closing(Ledger(out)) as ledger:
+        assert ledger.counts()["done"] == 6 and ledger.counts()["failed"] == 0
+
+
 def test_damaged_files_among_good_ones(study, tmp_path):
     out = tmp_path / "out"
     (study / "x1.tif").touch()
     (study / "x2.tif").write_bytes((study / "Doe_Jane_000.tif").read_bytes()[:300])
     (study / "gone.tif").symlink_to(study / "nowhere.tif")
     os.mkfifo(study / "pipe.tif")
-    (study / "plate.czi").write_bytes(b"ZISRAWFILE")
+    (study / "plate.czi").write_bytes(b"ZISRAWFILE")  # damaged, or of a library that is not there
     first = batch(study, "-o", out, *RULE, code=3)
     assert len(results(out)) == 6 * 4
     status = batch("status", out).stdout
     assert "done     6" in status and "failed   5" in status
-    for reason in ("empty (0 bytes)", "truncated", "cannot be read", "CZI, ND2 and LIF are not read"):
+    for reason in ("empty (0 bytes)", "truncated", "cannot be read", "CZI file"):
         assert reason in status, reason
     again = batch(study, "-o", out, *RULE, code=3)
     assert "5 cases failed earlier" in again.stderr and "instances in" not in again.stdout
@@ -83,6 +99,20 @@ def test_damaged_files_among_good_ones(study, tmp_path):
     retried = batch("retry", out, code=3)
     assert "instances in" not in retried.stdout and "failed   4" in batch("status", out).stdout
     assert first.stdout.count("instances in") == 6
+
+
+def test_a_file_that_was_not_there_is_done_by_a_retry(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text("image\nin/Doe_Jane_000.tif\nin/late.tif\n")
+    batch("list.csv", "-o", "out", *RULE, code=3)  # by paths that depend on where it is started
+    first = batch("status", "out").stdout
+    assert "the input cannot be read (it is not there, or no file)" in first
+    batch("retry", "out", code=3)
+    assert batch("status", "out").stdout == first  # still the same case
+    tifffile.imwrite(study / "late.tif", field(77))
+    assert batch("retry", "out").stdout.count("instances in") == 1
+    status = batch("status", "out").stdout
+    assert "done     2" in status and "failed   0" in status
 
 
 def test_a_damaged_series_among_good_ones(tmp_path):

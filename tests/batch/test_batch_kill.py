@@ -6,8 +6,10 @@ import shutil
 import signal
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
+import pandas as pd
 import pytest
 
 from medseg.batch import Ledger
@@ -62,17 +64,41 @@ def test_kill_9_at_50_points_of_20_cases(tmp_path):
 
 
 @pytest.mark.slow
-def test_four_on_one_folder_do_each_case_once(tmp_path):
-    study, out = fill(tmp_path / "in", 16), tmp_path / "out"
+def test_four_processes_on_one_folder_do_each_of_100_cases_once(tmp_path):
+    study, out = fill(tmp_path / "in", 100), tmp_path / "out"
     running = [start(study, "-o", out, *RULE) for _ in range(4)]
-    told = []
-    for process in running:
-        text, err = process.communicate(timeout=300)
-        assert process.returncode == 0 and "Traceback" not in err, err
-        told += [line.split(":")[0] for line in text.splitlines() if line.startswith("case-")]
-    assert len(told) == len(set(told)) == 16
+    with ThreadPoolExecutor(len(running)) as readers:  # or a full pipe would hold up one of them
+        told = list(readers.map(lambda process: process.communicate(timeout=1200), running))
+    done = [[line.split(":")[0] for line in text.splitlines() if line.startswith("case-")] for text, _ in told]
+    for process, (_, err) in zip(running, told, strict=True):
+        assert process.returncode == 0 and "error" not in err and "Traceback" not in err, err
+    every = [name for one in done for name in one]
+    assert len(every) == len(set(every)) == 100
+    assert all(done), [len(one) for one in done]  # each had its share
     with closing(Ledger(out, new=False)) as ledger:
-        assert [row["attempts"] for row in ledger.cases("done")] == [1] * 16
+        assert [row["attempts"] for row in ledger.cases("done")] == [1] * 100
+    table = pd.read_parquet(out / "instances.parquet")
+    assert table["case"].nunique() == 100 and not table.duplicated(["case", "id"]).any()
+
+
+@pytest.mark.slow
+def test_the_cases_of_a_killed_process_are_taken_over(tmp_path):
+    study, out = fill(tmp_path / "in", 30), tmp_path / "out"
+    first = start(study, "-o", out, *RULE)
+    second = start(study, "-o", out, *RULE)
+    assert first.stdout.readline().startswith("case-")
+    end(first)
+    killed = time.time()
+    with closing(Ledger(out, new=False)) as ledger:
+        orphans = {row["name"]: row["token"] for row in ledger.cases("running") if f"|{first.pid}|" in row["worker"]}
+        assert orphans
+        while any(row["token"] == orphans.get(row["name"]) for row in ledger.cases("running")):
+            assert time.time() - killed < 10
+            time.sleep(0.05)
+    _, err = second.communicate(timeout=600)
+    assert second.returncode == 0 and "Traceback" not in err, err
+    with closing(Ledger(out, new=False)) as ledger:
+        assert ledger.counts()["done"] == 30
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from medseg.batch.cases import Named
 from medseg.batch.key import read_key, write_key
 from medseg.batch.placing import broken, outputs, place
 from medseg.batch.values import Result
-from medseg.batch.workers import dead, identity
+from medseg.batch.workers import dead, identity, living
 from medseg.errors import MissingError, OutputError
 
 
@@ -160,3 +160,21 @@ def test_a_series_that_grew_supersedes_its_earlier_self(tmp_path):
     assert write_key(tmp_path, [series("case-c", 3)]) == ["case-a"]
     assert write_key(tmp_path, [series("case-c-2", 3)]) == ["case-a"]  # listed twice, and both count
     assert set(read_key(tmp_path)) == {"case-a", "case-b", "case-c", "case-c-2"}
+
+
+def test_a_claim_of_a_living_worker_that_slept_keeps_its_staging_folder(tmp_path, monkeypatch):
+    with closing(opened(tmp_path)) as base:
+        mine, other = base.claim(identity()), base.claim("elsewhere|1|1|x")
+        monkeypatch.setattr(ledger.time, "time", lambda: 4e9)  # no heartbeat for long
+        assert base.alive(living) == {mine.token} and base.alive(lambda worker: False) == set()
+        assert other.token not in base.alive(living)
+        assert not living("elsewhere|1|1|x") and not living("") and living(identity())
+
+
+def test_a_lost_claim_cannot_fail_a_case(tmp_path):
+    with closing(opened(tmp_path, 1)) as base:
+        lost = base.claim("a")
+        base.drop([lost])
+        assert base.claim("b") is not None
+        assert not base.fail(lost, "Error", "why", 1.0)
+        assert base.counts()["running"] == 1 and base.counts()["failed"] == 0

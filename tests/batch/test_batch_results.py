@@ -2,8 +2,12 @@
 
 import json
 import re
+import shutil
+import subprocess
+import threading
 from contextlib import closing
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
@@ -15,8 +19,9 @@ from medseg.batch.cases import Named
 from medseg.batch.report import write_report
 from medseg.batch.tables import write_tables
 from medseg.batch.values import Output, Result
+from medseg.errors import FormatError
 
-from .conftest import RULE, batch, results
+from .conftest import RULE, batch, command, environment, results
 
 
 def test_tables_and_provenance(study, tmp_path):
@@ -58,6 +63,58 @@ def test_a_model_finds_what_a_single_call_finds(tmp_path, capsys, one_thread):
     assert len(batched) == 2 and all(any(np.array_equal(a, b) for b in batched) for a in single)
     told = json.loads(next((tmp_path / "out").glob("*/provenance.json")).read_text())
     assert told["model"] == "nuclei2d" and told["device"] == "cpu" and len(told["model_sha256"]) == 64
+
+
+def labels_by_content(folder, count):
+    """Label arrays of a folder, in an order that does not depend on names of files."""
+    found = [io.load_labels(path).labels for path in folder.rglob("*_labels.*")]
+    assert len(found) == count
+    return sorted(found, key=lambda one: (one.shape, int((one > 0).sum()) // 1000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "samples"),
+    [("nuclei2d", ("fluorescence.tif", "tissue.tif")), ("cells2d", ("fluorescence.tif",)), ("nuclei3d", ("ovule.ome.tif",))],
+)  # fmt: skip
+def test_labels_at_one_and_two_threads_alone_and_in_a_batch(model, samples, tmp_path):
+    study = tmp_path / "in"
+    study.mkdir()
+    for name in samples:
+        (study / name).symlink_to(presets.samples() / name)
+    found = {}
+    for threads in ("1", "2"):
+        kept = ("--model", model, "--device", "cpu", "--save", "labels")
+        batch(study, "-o", tmp_path / f"batch{threads}", *kept, "--threads", threads)
+        alone = subprocess.run(
+            command(study, "-o", tmp_path / f"alone{threads}", *kept, name="segment"),
+            env=environment(OMP_NUM_THREADS=threads), capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        assert alone.returncode == 0, alone.stderr
+        for way in ("batch", "alone"):
+            found[way, threads] = labels_by_content(tmp_path / f"{way}{threads}", len(samples))
+    for threads in ("1", "2"):
+        for one, other in zip(found["batch", threads], found["alone", threads], strict=True):
+            np.testing.assert_array_equal(one, other)
+    for one, two in zip(found["batch", "1"], found["batch", "2"], strict=True):
+        assert one.max() > 3
+        differ = np.count_nonzero(one != two)
+        assert differ <= 1e-5 * one.size
+
+
+def test_tables_of_cases_that_went_or_were_changed(study, tmp_path):
+    out = tmp_path / "out"
+    batch(study, "-o", out, *RULE)
+    first, second = sorted(out.glob("case-*/*_instances.parquet"))[:2]
+    first.unlink()
+    with closing(Ledger(out, new=False)) as ledger:
+        write_tables(ledger)
+        assert first.parent.name not in set(pd.read_parquet(out / "instances.parquet")["case"])
+        second.write_bytes(b"PAR1" * 100)
+        with pytest.raises(FormatError, match=f"{second.name} is damaged; run the batch again"):
+            write_tables(ledger)
+    batch(study, "-o", out, *RULE)
+    assert pd.read_parquet(out / "instances.parquet")["case"].nunique() == 6
 
 
 # ------------------------------------------------------------------ the page
@@ -113,6 +170,52 @@ def test_a_page_with_scripts_in_every_text_is_inert(tmp_path):
     assert "default-src 'none'" in text and "http" not in text.replace("http-equiv", "")
 
 
+def opened(page):
+    """The title that a page has when a browser has shown it."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no browser")
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--timeout=60000",
+        "--window-size=1240,1700",
+        "--dump-dom",
+    ]
+    done = subprocess.run([browser, *options, page.absolute().as_uri()], capture_output=True, text=True, timeout=300)
+    found = re.search(r"<title>([^<]*)", done.stdout)
+    return found[1] if found else done.stderr
+
+
+@pytest.mark.slow
+def test_a_browser_runs_no_script_and_asks_nobody(tmp_path):
+    asked = []
+
+    class Heard(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *about):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Heard) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_address[1]}"
+        run = f"document.title='run';new Image().src='{place}/x'"
+        text = f"<script>{run}</script><img src='{place}/y' onerror=\"{run}\"><link rel=stylesheet href='{place}/z'>\"'>{{{{7*7}}}}"
+        with closing(ledger_of(tmp_path / "out", 12, text)) as ledger:
+            write_tables(ledger)
+            write_report(ledger)
+        assert opened(tmp_path / "out/report.html") == "Study"
+        assert asked == []
+        naked = tmp_path / "naked.html"  # the browser does run and ask where it may
+        naked.write_text(f"<title>x</title>{text}")
+        assert opened(naked) == "run" and asked
+        server.shutdown()
+
+
 def test_a_page_of_two_thousand_cases(tmp_path):
     with closing(ledger_of(tmp_path / "out", 2000)) as ledger:
         write_tables(ledger)
@@ -123,3 +226,4 @@ def test_a_page_of_two_thousand_cases(tmp_path):
     assert len(text) < 20e6
     assert text.index('id="case-0005"') < min(text.index(f'id="case-{n:04d}"') for n in (0, 1, 2, 3))
     assert "instances 500, usually" in text and ">200</b><span>failed" in text
+    assert "<details><summary>all 200, with reasons</summary>" in text and "200 Error</p>" in text

@@ -6,6 +6,7 @@ import tifffile
 
 from medseg.batch import Case, Input
 from medseg.batch.arrivals import Arrivals
+from medseg.testing import series
 
 from .conftest import RULE, field, fill, start
 
@@ -43,3 +44,17 @@ def test_a_folder_is_watched(tmp_path):
     rest, err = process.communicate(timeout=120)
     assert process.returncode == 0 and "Traceback" not in err, err
     assert "2 done, 0 failed, 0 left" in rest and rest.count("instances in") == 1
+
+
+def test_what_comes_first_may_be_of_another_kind(tmp_path):
+    home = fill(tmp_path / "in", 1)  # of which nothing says modality
+    quick = ("--settle", "0.5", "--every", "0.2", "--idle", "6", "--where", "modality=CT")
+    process = start(home, "-o", tmp_path / "out", "--threshold", "HU>=150", *quick, name="watch")
+    assert "no case says 'modality'" in process.stderr.readline()
+    series.save(home / "scan", series.stack(4, shape=(24, 24), series="1.2.3", seed=1, Modality="CT"))
+    rest, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and rest.count("instances in") == 1, err
+    assert "no case says" not in err  # said once
+    wrong = start(home, "-o", tmp_path / "out", *RULE, "--pattern", "all.tif", name="watch")
+    _, err = wrong.communicate(timeout=60)
+    assert wrong.returncode == 4 and "names no fields" in err

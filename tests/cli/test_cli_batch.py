@@ -33,7 +33,7 @@ def test_dry_run(medseg, field, ct, tmp_path):
     rows = json.loads(medseg("batch", tmp_path, "-o", tmp_path / "out", *RULE, "--dry-run", "--json").out)
     assert [(r["kind"], r["modality"], r["files"]) for r in rows] == [("file", "", 1), ("dicom", "CT", 8)]
     some = medseg("batch", tmp_path, "-o", tmp_path / "out", *RULE, "--dry-run", "--where", "modality=CT")
-    assert some.out.startswith("1 cases") and some.err == "medseg: 1 cases are left out by --where\n"
+    assert some.out.startswith("1 cases") and some.err == "medseg: 1 case is left out by --where\n"
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,200 @@
+"""Files of microscopes. CZI are written by Zeiss's own library, LIF by hand after their layout; nothing writes ND2."""
+
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medseg import io
+from medseg.errors import FormatError, InputError, MissingError
+from medseg.io import scopes
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def czi():
+    return pytest.importorskip("pylibCZIrw.czi")
+
+
+def volume(czi, path: Path) -> np.ndarray:
+    """Two channels, three slices, with spacing."""
+    values = RNG.integers(0, 4000, (2, 3, 40, 50)).astype(np.uint16)
+    with czi.create_czi(str(path)) as file:
+        for c in range(2):
+            for z in range(3):
+                file.write(data=values[c, z][..., np.newaxis], plane={"C": c, "Z": z})
+        names = {0: "DAPI", 1: "GFP"}
+        file.write_metadata("doc", channel_names=names, scale_x=0.2e-6, scale_y=0.25e-6, scale_z=1e-6)
+    return values
+
+
+def test_czi_volume_with_channels_and_spacing(czi, tmp_path):
+    values = volume(czi, tmp_path / "a.czi")
+    image = io.load(tmp_path / "a.czi")
+    assert not image.array.loaded
+    assert np.allclose(image.grid.spacing, (0.001, 0.00025, 0.0002)) and image.grid.axes == ("z", "y", "x")
+    assert image.channels == ("DAPI", "GFP") and image.modality == "microscopy"
+    np.testing.assert_array_equal(image.voxels(), values)
+
+
+def test_czi_scenes_are_never_chosen_silently(czi, tmp_path):
+    path, values = tmp_path / "b.czi", RNG.integers(0, 255, (3, 20, 30)).astype(np.uint8)
+    with czi.create_czi(str(path)) as file:
+        for scene in range(3):
+            file.write(data=values[scene][..., np.newaxis], location=(100 * scene, 7), scene=scene)
+    assert scopes.count(path) == 3
+    with pytest.raises(FormatError, match="b.czi holds 3 scenes; choose one with series, a number from 1 to 3"):
+        io.load(path)
+    for scene in range(3):
+        image = io.load(path, series=scene + 1)
+        np.testing.assert_array_equal(image.voxels()[0], values[scene])
+        assert not image.grid.known and image.channels == ("gray",)
+    for wrong in (0, 4, "other"):
+        with pytest.raises(InputError, match="no such scene"):
+            io.load(path, series=wrong)
+
+
+def test_czi_mosaic_is_one_image(czi, tmp_path):
+    path, values = tmp_path / "m.czi", RNG.integers(0, 255, (40, 60)).astype(np.uint8)
+    with czi.create_czi(str(path)) as file:
+        file.write(data=values[:, :30, np.newaxis], location=(0, 0), scene=0)
+        file.write(data=values[:, 30:, np.newaxis], location=(30, 0), scene=0)
+    np.testing.assert_array_equal(io.load(path).voxels()[0], values)
+
+
+def test_czi_colours(czi, tmp_path):
+    bgr = RNG.integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    with czi.create_czi(str(tmp_path / "c.czi")) as file:
+        file.write(data=bgr)
+    image = io.load(tmp_path / "c.czi")
+    assert image.channels == ("red", "green", "blue")
+    np.testing.assert_array_equal(image.voxels(), bgr[..., ::-1].transpose(2, 0, 1))
+
+
+def test_czi_time_and_types_are_refused(czi, tmp_path):
+    plane = np.ones((8, 8, 1), np.uint8)
+    with czi.create_czi(str(tmp_path / "t.czi")) as file:
+        for t in range(3):
+            file.write(data=plane, plane={"T": t})
+    with pytest.raises(InputError, match="t.czi holds 3 time points; split it"):
+        io.load(tmp_path / "t.czi")
+    with czi.create_czi(str(tmp_path / "p.czi")) as file:
+        file.write(data=plane, plane={"C": 0})
+        file.write(data=plane.astype(np.uint16), plane={"C": 1})
+    with pytest.raises(InputError, match="voxels of type Gray16, Gray8"):
+        io.load(tmp_path / "p.czi")
+
+
+def test_damaged_czi(czi, tmp_path):
+    values, path = volume(czi, tmp_path / "a.czi"), tmp_path / "e.czi"
+    data = (tmp_path / "a.czi").read_bytes()
+    for length in (1, 40, len(data) // 3, len(data) // 2):
+        path.write_bytes(data[:length])
+        with pytest.raises(FormatError, match=r"e.czi is a damaged or truncated CZI file"):
+            io.load(path).voxels()
+    for _ in range(60):  # whatever is in it: our errors, or voxels of the size that was said
+        broken = bytearray(data)
+        for place in RNG.integers(0, len(data), 40):
+            broken[place] = RNG.integers(0, 256)
+        path.write_bytes(broken)
+        try:
+            image = io.load(path)
+            assert image.voxels().shape == (len(image.channels), *image.grid.shape)
+        except (FormatError, InputError):
+            pass
+    assert values.shape == (2, 3, 40, 50)
+
+
+def test_other_options(czi, tmp_path):
+    volume(czi, tmp_path / "a.czi")
+    with pytest.raises(InputError, match="leave channel_axis out"):
+        io.load(tmp_path / "a.czi", channel_axis=0)
+    with pytest.raises(InputError, match="not DICOM"):
+        io.load(tmp_path / "a.czi", regularize=True)
+    with pytest.raises(FormatError, match="named like a LIF file but holds CZI"):
+        io.load((tmp_path / "a.czi").rename(tmp_path / "a.lif"))
+    (tmp_path / "b.nd2").write_bytes(b"ZISRAWFILE" + bytes(200))
+    with pytest.raises(FormatError, match="named like a ND2 file but holds CZI"):
+        io.load(tmp_path / "b.nd2")
+
+
+@pytest.mark.parametrize("name", ["czi", "nd2", "lif"])
+def test_without_the_extra(name, tmp_path, monkeypatch):
+    path = tmp_path / f"a.{name}"
+    path.write_bytes(b"\x70\0\0\0" + bytes(400))
+    for module in ("pylibCZIrw", "pylibCZIrw.czi", "nd2", "liffile"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingError, match=r'pip install "medseg\[microscopes\]"'):
+        io.load(path)
+
+
+@pytest.mark.parametrize(("name", "module"), [("nd2", "nd2"), ("lif", "liffile")])
+def test_garbage(name, module, tmp_path):
+    pytest.importorskip(module)
+    path = tmp_path / f"a.{name}"
+    for data in (bytes(10), bytes(4000), b"\xda\xce\xbe\x0a" + bytes(4000), b"\x70\0\0\0" + RNG.bytes(4000)):
+        if name == "lif" and data.startswith(b"\xda"):
+            continue
+        path.write_bytes(data)
+        with pytest.raises(FormatError, match=f"a damaged or truncated {name.upper()} file"):
+            io.load(path)
+
+
+# ---------------------------------------------------------------- LIF, written by hand
+
+
+def lif(path: Path, images: list[tuple[str, np.ndarray, dict[str, float], list[str]]]) -> None:
+    """Write images of (name, voxels (C, [Z,] Y, X), steps in mm by axis, names of colours)."""
+    elements, blocks = [], []
+    for number, (name, values, steps, colours) in enumerate(images):
+        axes = "CZYX"[-values.ndim :] if values.ndim > 3 else "CYX"
+        size = values.dtype.itemsize
+        strides = dict(zip(axes, [size * int(np.prod(values.shape[i + 1 :])) for i in range(values.ndim)], strict=True))
+        channels = "".join(
+            f'<ChannelDescription DataType="0" ChannelTag="0" Resolution="{8 * size}" NameOfMeasuredQuantity="" Min="0" '
+            f'Max="255" Unit="" LUTName="{colour}" IsLUTInverted="0" BytesInc="{i * strides["C"]}" BitInc="0"/>'
+            for i, colour in enumerate(colours)
+        )
+        dimensions = "".join(
+            f'<DimensionDescription DimID="{"XYZ".index(axis) + 1}" NumberOfElements="{n}" Origin="0" '
+            f'Length="{steps[axis] * 1e-3 * (n - 1)}" Unit="m" BitInc="0" BytesInc="{strides[axis]}"/>'
+            for axis, n in reversed(list(zip(axes, values.shape, strict=True)))
+            if axis != "C"
+        )
+        elements.append(
+            f'<Element Name="{name}" Visibility="1" UniqueID="{number}"><Data><Image TextDescription=""><ImageDescription>'
+            f"<Channels>{channels}</Channels><Dimensions>{dimensions}</Dimensions></ImageDescription></Image></Data>"
+            f'<Memory Size="{values.nbytes}" MemoryBlockID="MemBlock_{number}"/></Element>'
+        )
+        blocks.append((f"MemBlock_{number}", values.tobytes()))
+    text = (
+        '<LMSDataContainerHeader Version="2"><Element Name="study" Visibility="1"><Data><Experiment Path=""/></Data>'
+        f'<Memory Size="0" MemoryBlockID="MemBlock_x"/><Children>{"".join(elements)}</Children></Element></LMSDataContainerHeader>'
+    )
+    with path.open("wb") as file:
+        encoded = text.encode("utf-16-le")
+        file.write(struct.pack("<IIBI", 0x70, 5 + len(encoded), 0x2A, len(text)) + encoded)
+        for name, data in blocks:
+            about = name.encode("utf-16-le")
+            head = struct.pack("<BQBI", 0x2A, len(data), 0x2A, len(name)) + about
+            file.write(struct.pack("<II", 0x70, len(head)) + head + data)
+
+
+def test_lif(tmp_path):
+    pytest.importorskip("liffile")
+    path = tmp_path / "a.lif"
+    stack = RNG.integers(0, 255, (2, 3, 20, 30)).astype(np.uint8)
+    flat = RNG.integers(0, 255, (1, 16, 24)).astype(np.uint8)
+    steps = {"Z": 0.001, "Y": 0.0003, "X": 0.0002}
+    lif(path, [("Doe Jane", stack, steps, ["Green", "Red"]), ("other", flat, steps, ["Gray"])])
+    assert scopes.count(path) == 2
+    with pytest.raises(FormatError, match="holds 2 scenes") as caught:
+        io.load(path)
+    assert "Jane" not in str(caught.value)  # a name that a person gave
+    image = io.load(path, series=1)
+    np.testing.assert_array_equal(image.voxels(), stack)
+    assert image.channels == ("green", "red") and np.allclose(image.grid.spacing, (0.001, 0.0003, 0.0002))
+    np.testing.assert_array_equal(io.load(path, series="other").voxels(), flat)
