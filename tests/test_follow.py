@@ -218,6 +218,18 @@ def test_ninety_five_of_a_hundred_pairs_are_told_right(brain):
     assert right >= 95
 
 
+@pytest.mark.slow
+def test_changes_are_told_where_the_body_is_bent(brain):
+    """Five pairs bent by 4 to 6 mm, which no affine map undoes."""
+    right, all_ = 0, 0
+    for seed in range(2000, 2005):
+        made = pair(*brain, seed, bend=(4.0, 6.0))
+        found = told(follow([Visit(*made.baseline), Visit(*made.later)], FollowSpec(registration="deformable")))
+        right += sum(found.get(key) == state for key, state in made.truth.items())
+        all_ += len(made.truth | found)
+    assert right >= 0.95 * all_
+
+
 @pytest.mark.parametrize("kind", ["rigid", "deformable"])
 def test_registration_finds_a_known_map_back(brain, kind):
     image, inside = brain

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from medseg.export.marks import marked
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io.clinical.deidentifier import VERSION
@@ -147,7 +148,7 @@ def _colour(id: int) -> list[int]:
 
 
 def key_slice(instances: Instances, image: Image, row: pd.Series) -> dict[str, str]:
-    """Draw one instance in the slice of its axes, with its outline, its neighbours' outlines and the axes.
+    """Draw one instance in the slice of its axes: its outline, its neighbours' outlines, ids, the axes, directions, a scale bar.
 
     Parameters
     ----------
@@ -170,8 +171,10 @@ def key_slice(instances: Instances, image: Image, row: pd.Series) -> dict[str, s
     plane = np.take(view.voxels(place)[0], 0, axis=axis).astype(np.float32)
     inside = [k for k in range(3) if k != axis]
     steps = np.array([grid.spacing[k] for k in inside])
-    canvas, unit = _canvas(plane, labels, steps, _window(image, row, plane))
+    canvas, ids, unit = _canvas(plane, labels, steps, _window(image, row, plane))
     picture = _axes(canvas, row, instances, place, inside, steps, unit)
+    tints = {int(id): _colour(int(id)) for id in np.unique(ids)}
+    picture = marked(picture, ids, tints, grid, inside, unit)
     told = [f"slice {grid.axes[axis]} {number}{_height(instances, axis, number)}"]
     for name, text in (("long_axis_mm", "long"), ("short_axis_mm", "short")):
         if name in row:
@@ -223,8 +226,8 @@ def _canvas(
     labels: npt.NDArray[np.int32],
     steps: npt.NDArray[np.float64],
     window: tuple[float, float],
-) -> tuple[Pixels, float]:
-    """Return the slice as RGB with square pixels, outlines drawn, and how many mm a pixel is."""
+) -> tuple[Pixels, npt.NDArray[np.int32], float]:
+    """Return the slice as RGB with square pixels, outlines drawn, the id of each pixel, and how many mm one is."""
     extent = np.array(plane.shape) * steps
     unit = float(extent.max()) / _SIZE
     count = np.maximum(1, np.round(extent / unit)).astype(int)
@@ -238,7 +241,7 @@ def _canvas(
     edge = inner_edge(ids, 1)
     for id in np.unique(ids[edge]):
         rgb[edge & (ids == id)] = _colour(int(id))
-    return rgb, unit
+    return rgb, ids, unit
 
 
 def _axes(
@@ -263,7 +266,9 @@ def _axes(
         ends = np.array([[row[f"{name}_{e}_{a}_mm"] for a in "xyz"] for e in "ab"], np.float64)
         index = instances.grid.to_index(ends)[:, inside]
         rows = (index - corner + 0.5) * steps / unit
-        pen.line([(float(c), float(r)) for r, c in rows], fill=tint, width=1)
+        line = [(float(c), float(r)) for r, c in rows]
+        pen.line(line, fill=(0, 0, 0), width=3)  # a dark rim, or a white axis is lost in a bright lesion
+        pen.line(line, fill=tint, width=1)
     return np.asarray(picture)
 
 

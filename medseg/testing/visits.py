@@ -54,7 +54,9 @@ class _Ball:
         return replace(self, axes=self.axes * volume ** (1 / 3))
 
 
-def pair(image: Image, inside: npt.NDArray[np.bool_], seed: int, count: int = 8) -> Pair:
+def pair(
+    image: Image, inside: npt.NDArray[np.bool_], seed: int, count: int = 8, bend: tuple[float, float] = (0.0, 2.0)
+) -> Pair:
     """Make a pair.
 
     Parameters
@@ -67,6 +69,8 @@ def pair(image: Image, inside: npt.NDArray[np.bool_], seed: int, count: int = 8)
         The same seed makes the same pair.
     count
         Lesions at baseline, before those of merging and splitting.
+    bend
+        Range of the largest smooth shift, in mm, beside turning and stretching.
     """
     rng = np.random.default_rng(seed)
     grid = image.grid
@@ -82,7 +86,7 @@ def pair(image: Image, inside: npt.NDArray[np.bool_], seed: int, count: int = 8)
         if one is None:
             continue
         _add(change, number, one, rng, before, after, truth)
-    move = _Moved(rng, grid)
+    move = _Moved(rng, grid, bend)
     return Pair(
         _imaged(voxels, grid, grid, before, None, rng, image),
         _imaged(voxels, grid, _other(grid, rng), after, move, rng, image),
@@ -145,9 +149,9 @@ def _add(
 
 
 class _Moved:
-    """A map from later to baseline world: turned up to 6 degrees, shifted up to 12 mm, stretched up to 2 %, bent up to 2 mm."""
+    """A map from later to baseline world: turned up to 6 degrees, shifted up to 12 mm, stretched up to 2 %, bent by some mm."""
 
-    def __init__(self, rng: np.random.Generator, grid: Grid) -> None:
+    def __init__(self, rng: np.random.Generator, grid: Grid, bend: tuple[float, float]) -> None:
         self._middle = grid.to_world((np.array(grid.shape) - 1) / 2)
         axis = rng.normal(size=3)
         turn = Rotation.from_rotvec(np.deg2rad(rng.uniform(0, 6)) * axis / np.linalg.norm(axis)).as_matrix()
@@ -155,7 +159,7 @@ class _Moved:
         self._shift = rng.uniform(-1, 1, 3) * 12 / np.sqrt(3)
         self._waves = rng.normal(size=(3, 3)) / 60
         self._phase = rng.uniform(0, 2 * np.pi, 3)
-        self._bend = rng.uniform(0, 2)
+        self._bend = rng.uniform(*bend)
 
     def __call__(self, points: FloatArray) -> FloatArray:
         moved = (points - self._middle) @ self._matrix.T + self._middle + self._shift
