@@ -22,7 +22,7 @@ from medseg.image import Image
 from medseg.instances import Instances
 from medseg.maps import Decoding, Maps
 from medseg.model import Model, read_header
-from medseg.ops import regions
+from medseg.ops import borders, regions
 from medseg.preprocess import Plan
 from medseg.spec import HeadBase, RunSpec
 
@@ -102,7 +102,9 @@ def run(image: Image, model: Model, options: RunSpec | None = None, *, keep: int
     halo = tuple(
         min(int(np.ceil(r / f)), n) for r, f, n in zip(head.reach(plan.model_spacing), plan.factor, shape, strict=True)
     )
-    cores = regions.partition(shape, _sizes(options.region, _REGION, shape))
+    border = model.spec.border
+    # what an image's own borders decide is decided for all of it
+    cores = regions.partition(shape, shape if border else _sizes(options.region, _REGION, shape))
     jobs = [(core, regions.grow(core, halo, shape)) for core in cores]
     windows = [_windows(grown, plan, head, options) for _, grown in jobs]
     total = sum(len(w) for w in windows)
@@ -117,6 +119,10 @@ def run(image: Image, model: Model, options: RunSpec | None = None, *, keep: int
             done += 1
             yield Progress(done, total)
         maps = blend.mean()
+        if border:
+            maps[0], at = borders.fitted(maps[0], array[0], model.spec.heads[0].threshold, border)  # type: ignore[attr-defined]
+            if np.isfinite(at):
+                notes += (f"borders are sharpest at a probability of {at:.2g}, which is taken as the threshold",)
         parts.append((core, grown, maps))
         if sum(part[2].nbytes for part in parts) > keep:
             keep, parts = 0, []

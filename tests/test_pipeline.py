@@ -335,3 +335,24 @@ def test_maps_of_a_resampled_image_propose_what_they_gave_in_its_place():
     whole = tuple(slice(0, n) for n in image.grid.shape)
     sure = last.maps.foreground(whole)
     assert sure[last.instances.labels > 0].mean() > 0.8 > 0.2 > sure[last.instances.labels == 0].mean()
+
+
+# --- thresholds from the image
+
+
+def test_a_model_that_goes_by_borders_finds_what_the_image_shows():
+    """Its network is unsure of two bright objects and of one that is not there: nothing is above .5, two are to be seen."""
+    labels = np.zeros((48, 60), np.int32)
+    labels[5:15, 5:15], labels[30:42, 8:20], labels[20:30, 40:50] = 1, 2, 3
+    bright = np.isin(labels, (1, 2)) + 0.5 * np.random.default_rng(0).random(labels.shape)
+    number = np.argsort(np.argsort(bright.ravel()))  # of each voxel, as `Lookup` reads it; brighter is more
+    table = np.empty((1, labels.size), np.float32)
+    table[0, number] = np.where(labels > 0, -1.0, -6.0).ravel()
+    image = Image.from_array(number.reshape(labels.shape).astype(np.float64))
+    for border, count in ((0.0, 0), (0.5, 2)):
+        model = knowing(table.reshape(1, *labels.shape), border=border)
+        *_, last = run(image, model, RunSpec(region=(20, 20)), keep=1 << 20)
+        assert len(last.instances) == count
+        assert any("borders are sharpest" in n for n in last.notes) == bool(border)
+        assert (last.instances.labels > 0).sum() == (0 if not border else np.isin(labels, (1, 2)).sum())
+        assert len(last.maps.decode()) == count  # what is kept is what was decoded

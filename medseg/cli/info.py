@@ -71,6 +71,12 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
+_CHOSEN = "Head, thresholds and calibration were chosen on the tune split; val was scored once, after."
+_BORDER = (
+    "The threshold is where borders are sharpest in the image; the scores below are of a fixed one, chosen on tune."
+)
+
+
 def card(spec: ModelSpec) -> str:
     """The model card, in Markdown, made from the header alone."""
     t = spec.training
@@ -88,7 +94,7 @@ def card(spec: ModelSpec) -> str:
         f"- Licence: {spec.licence}",
         f"- Trained on: {data}",
         f"- Training: {run}, revision {spec.revision}",
-        "- Head, thresholds and calibration were chosen on the tune split; val was scored once, after.",
+        f"- {_BORDER if spec.border else _CHOSEN}",
         *([f"- Mean AP (IoU .5 to .8) on tune by head: {tried}"] if tried else []),
         "",
         "| data set | split | images | figure | pooled | image mean |",

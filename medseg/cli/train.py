@@ -27,6 +27,9 @@ def train(
     fold: Annotated[int | None, typer.Option(min=0, help="Fold of the split file, from 0.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Replaces the config's steps.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Replaces the config's seed.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Begin with the weights of this model; of an ensemble, FILE:NUMBER, from 1.")
+    ] = None,
 ) -> int:
     """Train a model, choose thresholds on tune, score val once, write NAME.safetensors.
 
@@ -40,16 +43,21 @@ def train(
     from medseg.train import train as run
     from medseg.train.loop import cpu_seconds
     from medseg.train.select import finish
+    from medseg.train.start import weights as weights_to_start
 
     spec = load_yaml(TrainSpec, presets.find_config(config))
     spec = _changed(spec, {"stage_minutes": minutes, "steps": steps, "seed": seed}, {"fold": fold}, head, without)
+    first_weights = None
+    if start is not None:
+        told, first_weights = weights_to_start(start, spec)
+        spec = spec.model_copy(update={"start": told})
     folder, where, first = output or Path("runs") / spec.name, choose_device(device), os.environ.get("RANK", "0") == "0"
     tell = say if first else lambda text: None  # of several processes that torchrun started, one talks and finishes
     tell(f"training {spec.name} on {where} in {folder}; log in {folder / 'log.jsonl'}")
     smooth = None
     with progress() as bar:
         task = bar.add_task(spec.name, total=spec.steps, note="")
-        for event in run(spec, folder, where, workers):
+        for event in run(spec, folder, where, workers, first_weights):
             if isinstance(event, Step):
                 now = event.loss["total"]
                 smooth = now if smooth is None else 0.98 * smooth + 0.02 * now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medseg.spec.base import Spec
 from medseg.spec.heads import HeadSpec
@@ -63,6 +63,13 @@ class ModelSpec(Spec):
         lt=1,
         description="instances smaller than this share of the image's usual instance are left out",
     )
+    border: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="take the threshold at which borders are sharpest in the image, and leave out what stands out by less than "
+        "this share of the rest; 0: neither",
+    )
     training: dict[str, Any] = Field(default_factory=dict, description="data, split, steps, seed, config, as run")
     spacing_range: tuple[tuple[float, float], ...] = Field(
         default=(), description="(smallest, largest) trained spacing per array axis in mm; empty: voxels, any spacing"
@@ -70,6 +77,12 @@ class ModelSpec(Spec):
     scores: tuple[ScoreSpec, ...] = ()
     limits: tuple[str, ...] = ()
     revision: str = ""
+
+    @model_validator(mode="after")
+    def _has_threshold(self) -> ModelSpec:
+        if self.border and not hasattr(self.heads[0], "threshold"):
+            raise ValueError(f"border needs a head with a threshold, which {self.heads[0].kind} has not")
+        return self
 
 
 class RunSpec(Spec):

@@ -153,6 +153,9 @@ class TrainSpec(Spec):
     weight_decay: float = Field(default=1e-2, ge=0)
     ema: float = Field(default=0.995, ge=0, lt=1)
     seed: int = 0
+    start: str = Field(
+        default="", description="SHA-256 of the model file and number of the network that it began with (--start)"
+    )
     checkpoint_minutes: float = Field(default=3.0, gt=0)
     stage_minutes: float = Field(default=85.0, gt=0, description="stop after this long; the same command goes on")
 

@@ -69,7 +69,7 @@ class Done:
 
 
 def train(
-    spec: TrainSpec, output: Path, device: torch.device, workers: int = 1
+    spec: TrainSpec, output: Path, device: torch.device, workers: int = 1, start: dict[str, Tensor] | None = None
 ) -> Iterator[Checked | Step | Paused | Done]:
     """Train, yielding what is strange about the data, then a `Step` per step and finally `Paused` or `Done`.
 
@@ -81,6 +81,8 @@ def train(
         Folder for ``checkpoint.safetensors`` and ``log.jsonl``; a checkpoint found there is resumed.
     workers
         Processes that prepare samples.
+    start
+        Weights by name to begin with, as `medseg.train.start.weights` reads them; random ones if left out.
 
     Under ``torchrun`` each process takes its share of every batch.
 
@@ -101,6 +103,8 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(spec.seed)
     net = Net(spec.net, spec.heads)
+    if start is not None:
+        net.load_state_dict(start, strict=False)  # all but the counters of batches
     place(net, spec.net.ndim, device).train()
     decay = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]

@@ -264,6 +264,7 @@ def _model_spec(spec: TrainSpec, head_specs: tuple[HeadBase, ...]) -> ModelSpec:
             "batch": spec.batch,
             "patch": list(spec.patch),
             "seed": spec.seed,
+            **({"start": spec.start} if spec.start else {}),
         },
         revision=fingerprint(spec)[:12],
     )

@@ -1,12 +1,13 @@
 """``medseg train`` with what the command line replaces, ``medseg split`` with folds, and ``medseg combine``."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 import yaml
 
-from medseg.model import read_header
+from medseg.model import read_header, weights_of
 
 
 @pytest.fixture
@@ -55,6 +56,47 @@ def test_the_command_line_replaces_settings(medseg, config, tmp_path):
 def test_what_is_not_there_cannot_be_chosen(medseg, config, tmp_path, option, value, told):
     result = medseg("train", config, "-o", tmp_path / "run", option, value)
     assert result.code == 2 and told in result.err and not (tmp_path / "run").exists()
+
+
+def test_a_training_goes_on_from_a_finished_model(medseg, config, tmp_path):
+    options = ["--head", "offset", "--workers", 0, "--device", "cpu", "--without", "others"]
+    base = tmp_path / "base" / "tiny.safetensors"
+    assert medseg("train", config, "-o", base.parent, "--steps", 2, *options).code == 0
+    assert (
+        medseg("combine", base, base, "--config", config, "-o", tmp_path / "two.safetensors", "--device", "cpu").code
+        == 0
+    )
+    found = []
+    for number, start in enumerate((base, f"{tmp_path / 'two.safetensors'}:2", None)):
+        given = [] if start is None else ["--start", start]
+        out = tmp_path / f"run{number}"
+        result = medseg("train", config, "-o", out, "--steps", 1, "--seed", 9, *given, *options)
+        assert result.code == 0, result.err
+        found.append(
+            (read_header(out / "tiny.safetensors").training.get("start"), weights_of(out / "tiny.safetensors"))
+        )
+    digest = hashlib.sha256(base.read_bytes()).hexdigest()
+    assert found[0][0] == f"{digest}:1" and found[1][0].endswith(":2") and found[2][0] is None
+    one, two, fresh = (w for _, w in found)
+    begun = weights_of(base)
+    names = [k for k in begun if k.endswith("weight") and begun[k].ndim > 1]
+    assert all((one[k] - two[k]).abs().max() < 1e-3 for k in names)  # the same network in both files
+    assert all((one[k] - begun[k]).abs().mean() < 0.1 * (fresh[k] - begun[k]).abs().mean() for k in names)
+
+
+def test_what_a_training_cannot_begin_with(medseg, config, tmp_path):
+    options = ["--workers", 0, "--device", "cpu", "--without", "others", "--steps", 1]
+    base = tmp_path / "base" / "tiny.safetensors"
+    assert medseg("train", config, "-o", base.parent, "--head", "offset", *options).code == 0
+    for start, head, told in (
+        (f"{base}:2", "offset", "holds 1 networks"),
+        (base, "watershed", "has the heads offset, the config watershed"),
+        ("nuclei2d", "offset", "another network"),
+        (tmp_path / "none.safetensors", "offset", "none.safetensors"),
+    ):
+        result = medseg("train", config, "-o", tmp_path / "run", "--start", start, "--head", head, *options)
+        assert result.code != 0 and len(result.errors) == 1 and told in result.err
+        assert not (tmp_path / "run").exists()
 
 
 def test_faults_of_the_data_are_told_at_once(medseg, config, tmp_path):
