@@ -490,10 +490,6 @@ def test_the_side_views_have_their_letters_and_two_dates_too(window):
     result = window.panel.bound.layer
     for view in views.views:
         np.testing.assert_array_equal(view._pairs[result].data, window.panel.bound.session.labels)
-    window.viewer.layers.clear()
-    window.viewer.open_sample("medseg", "fluorescence")
-    window.wait(0.05)
-    assert "R" not in coronal.edges.told()
 
 
 def test_two_dates_go_to_the_same_lesion(window):
