@@ -14,6 +14,7 @@ KEYS = {
     "Delete": Qt.Key.Key_Delete,
     "Right": Qt.Key.Key_Right,
     "Left": Qt.Key.Key_Left,
+    "=": Qt.Key.Key_Equal,
 }
 MODIFIERS = {
     "Control": Qt.KeyboardModifier.ControlModifier,

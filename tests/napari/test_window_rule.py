@@ -91,7 +91,8 @@ def test_a_rule_in_a_box_looks_at_the_box_alone(window):
     layer = window.viewer.layers[0]
     panel = window.open_panel()
     box = np.array([[20, 20], [20, 120], [120, 120], [120, 20]])
-    window.viewer.add_shapes([layer.data_to_world(p) for p in box], shape_type="rectangle", units=layer.units)
+    corners = np.array([layer.data_to_world(corner) for corner in box])
+    window.viewer.add_shapes([corners], shape_type="rectangle", units=layer.units)
     panel.segment.region.setChecked(True)
     panel.images.setCurrentText(layer.name)
     assert not by_rule(window, "otsu")

@@ -41,7 +41,7 @@ def test_closing_the_dock_or_the_window_ends_all_threads(window):
     assert len(window.viewer.mouse_drag_callbacks) == callbacks - 1
     (left,) = journal.left_over()
     again = window.open_panel()
-    assert again.banner.isVisible()
+    assert again.offer.banner.isVisible()
     window.push(again.offer.take)
     assert strokes(again.bound.session) == ["delete"]
 
