@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from medseg.errors import InputError
+from medseg.errors import FormatError, InputError
 from medseg.image import Image
 from medseg.io import scopes
 from medseg.io.common import reading
+from medseg.io.limits import DEFLATE
 from medseg.io.scopes import AnyArray
 
 _TYPES = {"Gray8": (np.uint8, 1), "Gray16": (np.uint16, 1), "Gray32Float": (np.float32, 1)}
 _TYPES |= {"Bgr24": (np.uint8, 3), "Bgr48": (np.uint16, 3)}
+_BLOCK = 128  # bytes at least of a block, the unit that tiles are stored in
+_FREE = 1 << 26  # bytes that any file may hold: blank images take next to none
 _CHANNELS = "./Metadata/Information/Image/Dimensions/Channels/Channel"
 _DISTANCES = "./Metadata/Scaling/Items/Distance"
 
@@ -53,7 +57,8 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False, seri
         which = scopes.chosen(path, [str(n) for n in range(1, max(1, len(places)) + 1)], series)
         scene = list(places)[which] if places else None
         box = {axis: (int(start), int(stop)) for axis, (start, stop) in czi.total_bounding_box_no_pyramid.items()}
-        kinds = set(czi.pixel_types.values())
+        _check_planes(path, box)
+        kinds = set(czi.pixel_types.values())  # asked of one channel after the other
         about = ElementTree.fromstring(czi.raw_metadata)
         # only a scene's own rectangle counts: that of the file spans all of them
         place = places[scene] if scene is not None else czi.total_bounding_rectangle_no_pyramid
@@ -65,6 +70,7 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False, seri
     sizes = {axis: stop - start for axis, (start, stop) in box.items() if axis not in "XY"}
     sizes |= {"Y": roi[3], "X": roi[2], "S": samples}
     scopes.check_axes(path, sizes)
+    _check_size(path, math.prod(sizes.values()) * np.dtype(dtype).itemsize)
     planes = {axis: range(*box.get(axis, (0, 1))) for axis in "CZ"}
 
     def load() -> AnyArray:
@@ -75,6 +81,19 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False, seri
     steps = {one.get("Id", ""): _millimetres(one.findtext("Value")) for one in about.iterfind(_DISTANCES)}
     names = [one.get("Name", "") for one in about.iterfind(_CHANNELS)]
     return scopes.image(path, sizes, dtype, load, steps, names)
+
+
+def _check_planes(path: Path, box: dict[str, tuple[int, int]]) -> None:
+    """Raise if an axis claims more planes than the file has room for: each takes a block with a header of its own."""
+    most = max((stop - start for axis, (start, stop) in box.items() if axis not in "XY"), default=1)
+    if most > path.stat().st_size // _BLOCK:
+        raise FormatError(f"{path.name} is damaged: it cannot hold the {most} planes it states; get it again.")
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Raise if there are far more voxels than the file can hold, however they are packed: between tiles there is nothing."""
+    if size > max(_FREE, DEFLATE * path.stat().st_size):
+        raise FormatError(f"{path.name} is damaged: it cannot hold the {size / 1e6:.0f} MB it states; get it again.")
 
 
 @contextmanager
