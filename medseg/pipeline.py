@@ -120,9 +120,10 @@ def run(image: Image, model: Model, options: RunSpec | None = None, *, keep: int
             yield Progress(done, total)
         maps = blend.mean()
         if border:
-            maps[0], at = borders.fitted(maps[0], array[0], model.spec.heads[0].threshold, border)  # type: ignore[attr-defined]
+            cut = model.spec.heads[0].threshold  # type: ignore[attr-defined]
+            maps[0], at = borders.fitted(maps[0], array[0], cut, border, model.spec.least_border)
             if np.isfinite(at):
-                notes += (f"borders are sharpest at a probability of {at:.2g}, which is taken as the threshold",)
+                notes += (f"by the borders in this image, a probability of {at:.2g} is taken as the threshold",)
         parts.append((core, grown, maps))
         if sum(part[2].nbytes for part in parts) > keep:
             keep, parts = 0, []

@@ -69,3 +69,23 @@ def test_nothing_found_changes_nothing(values):
     logits[:] = 9.0  # everything is foreground: no border to go by
     moved, at = borders.fitted(logits, values, 0.5, 0.5)
     assert np.isnan(at) and (moved == logits).all()
+
+
+def test_an_image_without_an_object_shows_none():
+    rng = np.random.default_rng(1)
+    values = rng.normal(0, 0.03, SHAPE).astype(np.float32)
+    values[:, :, 20:] += 0.2  # two tissues, and a network that doubts along their border
+    logits = (rng.normal(-3, 1, SHAPE) + 2 * (np.abs(np.arange(SHAPE[2]) - 20) < 2)).astype(np.float32)
+    without, _ = borders.fitted(logits, values, 0.5, 0.5)
+    assert (without > 0).any()
+    moved, at = borders.fitted(logits, values, 0.5, 0.5, least=0.5)
+    assert at == borders.THRESHOLDS[-1]
+    assert not (moved > 0).any()
+
+
+def test_objects_with_sharp_borders_are_found_as_without_a_least_one(drawn):
+    values, logits, _ = drawn
+    with_least, at = borders.fitted(logits, values, 0.5, 0.5, least=0.2)
+    expected, same = borders.fitted(logits, values, 0.5, 0.5)
+    assert at == same
+    np.testing.assert_array_equal(with_least, expected)

@@ -77,8 +77,11 @@ def changes(values: Floats, labels: npt.NDArray[np.int32]) -> npt.NDArray[np.flo
     return out
 
 
-def fitted(logits: Floats, values: Floats, threshold: float, share: float) -> tuple[Floats, float]:
+def fitted(logits: Floats, values: Floats, threshold: float, share: float, least: float = 0.0) -> tuple[Floats, float]:
     """Logits moved so that `threshold` is where borders are sharpest, without what stands out little.
+
+    An image without any object has borders too, those of its tissues, and they are as sharp at one threshold as at another. So
+    where none is as sharp as ``least``, nothing but what the network is surest of is kept.
 
     Parameters
     ----------
@@ -90,6 +93,8 @@ def fitted(logits: Floats, values: Floats, threshold: float, share: float) -> tu
         Probability at which a head cuts.
     share
         Of the change across all borders, under which a piece is left out.
+    least
+        Change of the image, in its own unit, that borders of objects have; 0 if that is not known.
 
     Returns
     -------
@@ -101,6 +106,8 @@ def fitted(logits: Floats, values: Floats, threshold: float, share: float) -> tu
     best, change = sharpest(values, probability)
     if not np.isfinite(best):
         return logits, best
+    if abs(change) < least:
+        best, change = THRESHOLDS[-1], np.copysign(least, change)
     pieces = components.label(probability > best)
     keep = changes(values, pieces) * np.sign(change) >= share * abs(change)
     keep[0] = True

@@ -70,6 +70,12 @@ class ModelSpec(Spec):
         description="take the threshold at which borders are sharpest in the image, and leave out what stands out by less than "
         "this share of the rest; 0: neither",
     )
+    least_border: float = Field(
+        default=0.0,
+        ge=0,
+        description="change across borders, in the unit of the preprocessed image, under which an image shows no object but those "
+        "that are all but certain",
+    )
     training: dict[str, Any] = Field(default_factory=dict, description="data, split, steps, seed, config, as run")
     spacing_range: tuple[tuple[float, float], ...] = Field(
         default=(), description="(smallest, largest) trained spacing per array axis in mm; empty: voxels, any spacing"
