@@ -5,6 +5,7 @@ import pytest
 
 from medseg.export.marks import bar_for, letters, marked
 from medseg.grid import Grid
+from medseg.io.overlay import turned
 
 SIZE = (300, 360)
 
@@ -25,10 +26,20 @@ def green(picture):
     return (picture[..., 1] > 100) & (picture[..., 0] == 0)  # letters have soft edges
 
 
-def test_letters_are_those_of_the_axes():
-    assert letters(patient(-1.0, -1.0), [1, 2]) == ("R", "L", "A", "P")
-    assert letters(patient(1.0, 1.0), [1, 2]) == ("L", "R", "P", "A")
-    assert letters(patient(-1.0, -1.0), [0, 2]) == ("R", "L", "I", "S")
+@pytest.mark.parametrize("steps", [(-1.0, -1.0), (1.0, 1.0), (-1.0, 1.0), (1.0, -1.0)])
+def test_a_patient_lies_as_radiologists_expect(steps):
+    grid = patient(*steps)
+    assert letters(grid, [1, 2]) == ("R", "L", "A", "P")
+    assert letters(grid, [0, 2]) == ("R", "L", "S", "I")
+    assert letters(grid, [0, 1]) == ("A", "P", "S", "I")
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), axis=-1)
+    world = grid.to_world(index[0].astype(float))
+    picture = world[turned(grid, [1, 2])]  # of the lowest slice, world points for colours
+    assert picture[0, 0, 0] > picture[0, -1, 0]  # x grows to the patient's right, which is at the left
+    assert picture[0, 0, 1] > picture[-1, 0, 1]  # y to the front, which is at the top
+
+
+def test_a_slide_has_no_sides():
     assert letters(Grid.from_spacing((8, 30, 36), 1.0), [1, 2]) == ("", "", "", "")
 
 

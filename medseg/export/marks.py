@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.grid import Grid
+from medseg.io.overlay import turned
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -25,9 +26,9 @@ def marked(
     Parameters
     ----------
     picture : uint8 (rows, columns, 3)
-        Square pixels.
+        Square pixels, `turned` as radiologists expect a patient.
     ids : int32 (rows, columns)
-        Instance that each pixel belongs to.
+        Instance that each pixel belongs to, turned likewise.
     tints
         Colour of each id.
     grid
@@ -70,11 +71,14 @@ def marked(
 
 
 def letters(grid: Grid, shown: list[int]) -> tuple[str, str, str, str]:
-    """Directions at the left, right, top and bottom of a picture of two axes (down, right); "" where there is no anatomy."""
+    """Directions at the left, right, top and bottom of a picture of two axes (down, right) that is `turned`; "" without anatomy."""
     names = grid.orientation
     if names is None:
         return "", "", "", ""
-    down, right = names[shown[0]], names[shown[1]]
+    down, right = (
+        _OPPOSITE[names[axis]] if run.step == -1 else names[axis]
+        for axis, run in zip(shown, turned(grid, shown), strict=True)
+    )
     return _OPPOSITE[right], right, _OPPOSITE[down], down
 
 

@@ -19,7 +19,7 @@ from medseg.export.marks import marked
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io.clinical.deidentifier import VERSION
-from medseg.io.overlay import colours, draw, inner_edge
+from medseg.io.overlay import colours, draw, inner_edge, turned
 from medseg.measure import burden, in_unit
 from medseg.ops.files import write_whole
 
@@ -174,7 +174,8 @@ def key_slice(instances: Instances, image: Image, row: pd.Series) -> dict[str, s
     canvas, ids, unit = _canvas(plane, labels, steps, _window(image, row, plane))
     picture = _axes(canvas, row, instances, place, inside, steps, unit)
     tints = {int(id): _colour(int(id)) for id in np.unique(ids)}
-    picture = marked(picture, ids, tints, grid, inside, unit)
+    view_of = turned(grid, inside)
+    picture = marked(picture[view_of], ids[view_of], tints, grid, inside, unit)
     told = [f"slice {grid.axes[axis]} {number}{_height(instances, axis, number)}"]
     for name, text in (("long_axis_mm", "long"), ("short_axis_mm", "short")):
         if name in row:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.ops.files import write_whole
@@ -33,7 +35,7 @@ def save_overlay(image: Image, instances: Instances, path: str | Path) -> None:
 
 
 def draw(image: Image, instances: Instances, smallest: int = _SMALLEST, largest: int = _LARGEST) -> NDArray[np.uint8]:
-    """The overlay as an (y, x, 3) RGB array; rows and columns are scaled to square pixels.
+    """The overlay as an (y, x, 3) RGB array; rows and columns are scaled to square pixels, a patient is `turned`.
 
     The longer side gets at least about ``smallest`` pixels and at most ``largest``.
     """
@@ -55,7 +57,19 @@ def draw(image: Image, instances: Instances, smallest: int = _SMALLEST, largest:
     edge = inner_edge(labels, 2 if len(rows) >= 3 * grid.shape[-2] or len(columns) >= 3 * grid.shape[-1] else 1)
     rgb[edge] = colours(labels[edge])
     out: NDArray[np.uint8] = (rgb * 255).astype(np.uint8)
-    return out
+    return out[turned(grid, range(grid.ndim)[-2:])]
+
+
+def turned(grid: Grid, axes: Sequence[int]) -> tuple[slice, slice]:
+    """How rows and columns of a picture of two axes (down, right) run so that a patient lies as radiologists expect.
+
+    The patient's right is at the left, or the front where the sides are not in the picture; front or head is at the top.
+    """
+    names = grid.orientation
+    if names is None:
+        return slice(None), slice(None)
+    rows, columns = names[axes[0]] in "AS", names[axes[1]] in "RA"
+    return slice(None, None, -1 if rows else 1), slice(None, None, -1 if columns else 1)
 
 
 def busiest_slice(instances: Instances) -> int:
