@@ -353,6 +353,6 @@ def test_a_model_that_goes_by_borders_finds_what_the_image_shows():
         model = knowing(table.reshape(1, *labels.shape), border=border)
         *_, last = run(image, model, RunSpec(region=(20, 20)), keep=1 << 20)
         assert len(last.instances) == count
-        assert any("borders are sharpest" in n for n in last.notes) == bool(border)
+        assert any("by the borders in this image" in n for n in last.notes) == bool(border)
         assert (last.instances.labels > 0).sum() == (0 if not border else np.isin(labels, (1, 2)).sum())
         assert len(last.maps.decode()) == count  # what is kept is what was decoded
