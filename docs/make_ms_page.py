@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
 
 from medseg import heads, preprocess, presets
 from medseg.data.cases import data_root
@@ -36,6 +37,7 @@ SIZES = (("up to 3 mm", 0.0, 3.0), ("3 to 10 mm", 3.0, 10.0), ("over 10 mm", 10.
 HEAD = FlowSpec(threshold=0.5, votes=1.0, blur=1.0, separation=0.7, min_voxels=3)
 BORDER = 0.12  # least change across borders: lesions of both patients have more, the same brains without them less
 SHARES = (0.4, 0.5, 0.6, 0.7)  # of the change across all borders, that a piece must have
+WHO = ["patient", "found by", "input", "sharpest at", "change there"]
 INPUTS = {"FLAIR and T1": ("FLAIR", "T1"), "FLAIR": ("FLAIR",)}
 
 
@@ -57,6 +59,11 @@ class Looked:
         maps = self.maps.copy()
         maps[0], _ = borders.fitted(maps[0], self.array[0], HEAD.threshold, share, BORDER)
         return heads.make(HEAD).decode(maps, (1.0, 1.0, 1.0)).paint()[0]
+
+    def border(self) -> list[str]:
+        """The threshold at which borders are sharpest, and the change across them."""
+        threshold, change = borders.sharpest(self.array[0], expit(self.maps[0]))
+        return [f"{threshold:g}", f"{change:.3f}"]
 
 
 def looked(brain: Brain, model: Model, channels: tuple[str, ...]) -> Looked:
@@ -129,7 +136,7 @@ def without(brain: Brain) -> Brain:
 
 
 def main() -> None:
-    """Write the page."""
+    """Measure and write the page; with ``--ship`` the model file too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ship", type=Path, help="model file of both networks, to write the settings into")
     parser.add_argument("--output", "-o", type=Path, help="where")
@@ -137,83 +144,75 @@ def main() -> None:
     root = data_root() / "lesions" / "ms_ljubljana_mni"
     brains = {name: read_brain(root / name)[0] for name in PATIENTS}
     model = Model.load(given.ship or "ms-lesions")
-    # by patient: the networks are in the order of the patients whose brains they know
-    seen = {
-        new: {
-            title: looked(brains[new], replace(model, _nets=(model._nets[number],)), channels)
-            for title, channels in INPUTS.items()
-        }
-        for number, new in enumerate(reversed(PATIENTS))
-    }
-    good = {new: {share: quality(list(of.values()), share) for share in SHARES} for new, of in seen.items()}
-    sys.stdout.write(f"{good}\n")
-    rows, told, empty = [], [], []
-    for other, new in zip(PATIENTS, reversed(PATIENTS), strict=True):
-        share = max(SHARES, key=lambda s: good[other][s])
+    # the networks are in the order of the patients whose brains they know
+    unseen = {new: replace(model, _nets=(model._nets[1 - k],)) for k, new in enumerate(PATIENTS)}
+    seen = {new: [looked(brains[new], unseen[new], channels) for channels in INPUTS.values()] for new in PATIENTS}
+    good = {new: {share: quality(of, share) for share in SHARES} for new, of in seen.items()}
+    rows, empty, told = [], [], []
+    for new, other in zip(PATIENTS, reversed(PATIENTS), strict=True):
+        share = max(SHARES, key=good[other].__getitem__)
         told.append(f"{share:g} for {new}")
-        for title in INPUTS:
-            rows.append([new, f"network of {other}", title, *scored(seen[new][title].found(share), brains[new])])
-            sys.stdout.write(" | ".join(rows[-1]) + "\n")
-            sys.stdout.flush()
-        rows.append([new, "threshold", "FLAIR", *scored(floor(brains[new], brains[other]), brains[new])])
         healed = without(brains[new])
-        for title, channels in INPUTS.items():
-            one = looked(healed, replace(model, _nets=(model._nets[PATIENTS.index(other)],)), channels)
-            size = np.bincount(one.found(share).ravel())[1:]
-            empty.append([new, f"network of {other}", title, str(len(size)), str(int(size.sum()))])
-            sys.stdout.write(" | ".join(empty[-1]) + "\n")
+        for (title, channels), one in zip(INPUTS.items(), seen[new], strict=True):
+            who = [new, f"network of {other}", title]
+            rows.append([*who, *one.border(), *scored(one.found(share), brains[new])])
+            bare = looked(healed, unseen[new], channels)
+            size = np.bincount(bare.found(share).ravel())[1:]
+            empty.append([*who, *bare.border(), str(len(size)), str(int(size.sum()))])
+            sys.stdout.write(f"{' | '.join(rows[-1])}\nwithout lesions: {' | '.join(empty[-1])}\n")
             sys.stdout.flush()
-    best = max(SHARES, key=lambda s: sum(of[s] for of in good.values()))
-    sys.stdout.write(f"both: {best}\n")
+        rows.append([new, "threshold", "FLAIR", "", "", *scored(floor(brains[new], brains[other]), brains[new])])
+    best = max(SHARES, key=lambda share: sum(of[share] for of in good.values()))
     if given.ship:
-        config = load_yaml(TrainSpec, presets.find_config("ms-lesions"))
-        changed = {"heads": (HEAD,), "border": best, "least_border": BORDER, "calibration": None, "min_score": 0.0}
-        changed |= {"limits": config.limits}
-        save_model(given.output, model.spec.model_copy(update=changed), weights_of(given.ship))
-    head = [
-        "patient",
-        "found by",
-        "input",
-        "Dice",
-        "lesion F1",
-        "lesions hit",
-        "false",
-        *(name for name, _, _ in SIZES),
-    ]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
-    bare = ["patient", "found by", "input", "found", "mm3"]
-    nothing = "\n".join(f"| {' | '.join(row)} |" for row in [bare, ["---"] * len(bare), *empty])
-    text = f"""# Multiple sclerosis lesions
+        ship(given.ship, given.output, model, best)
+    found = table([*WHO, "Dice", "lesion F1", "lesions hit", "false", *(name for name, _, _ in SIZES)], rows)
+    write_whole(PAGE, page(found, table([*WHO, "found", "mm3"], empty), ", ".join(told), best).encode())
+
+
+def ship(source: Path, output: Path, model: Model, share: float) -> None:
+    """Write the weights of a model file with the settings of this page."""
+    changed = {"heads": (HEAD,), "border": share, "least_border": BORDER, "calibration": None, "min_score": 0.0}
+    changed["limits"] = load_yaml(TrainSpec, presets.find_config("ms-lesions")).limits
+    save_model(output, model.spec.model_copy(update=changed), weights_of(source))
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """In Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def page(found: str, empty: str, told: str, best: float) -> str:
+    """The page round its two tables, how the share was chosen, and the one that ships."""
+    return f"""# Multiple sclerosis lesions
 
 How the two networks of `ms-lesions` do on the patient that each has not seen: real FLAIR and T1, no part of any training of
 that network. Made by `MEDSEG_DATA=FOLDER python docs/make_ms_page.py`. For research use only.
 
-{table}
+{found}
 
 Lesion F1 is 2 TP / (2 TP + FP + FN) over lesions of {LEAST} mm3 and more; a lesion is hit if any voxel of it is found. The
 last columns are lesions hit by size (diameter of a ball of the same volume). Two patients of one scanner allow no interval
 over patients: another patient may be far outside of what the two rows span.
 
-**Threshold and settings.** The two networks are not equally sure: a probability of .9 of one is like .05 of the other, so no
-threshold that was chosen on one patient does for the other. The threshold is therefore taken from the image, where the
-brightness changes most across the borders of what is found, and pieces that change by less than a share of the rest are left
-out. That share was chosen on the other patient, by the network that has not seen that one ({", ".join(told)});
-the shipped file has the one that is best on both, {best:g}. The rule itself was found while looking at these two patients: a
-third may fare worse.
+**Threshold and settings.** The two networks are not equally sure (see the thresholds), so none that was chosen on one patient
+does for the other. The threshold is therefore taken from the image, where the brightness changes most across the borders of
+what is found (the change, as a share of the range from fluid to tissue), and pieces that change by less than a share of the
+rest are left out. That share was chosen on the other patient, by the network that has not seen that one ({told});
+the shipped file has the one that is best on both, {best:g}. The rule itself, the settings of the head and the thresholds to
+choose from were found while looking at these two patients: a third may fare worse.
 
 **Where there is no lesion.** The same brains with their lesions filled by the tissue around them:
 
-{nothing}
+{empty}
 
-The borders of gray matter are borders too. Where none is sharper than {BORDER:g} of the range from fluid to tissue, the image
-shows no lesion, and only what the network is all but certain of is kept. Lesions of both patients have .13 to .18, the filled
-brains .07 to .11; the number stands between them, and so was chosen on what this table reports.
+The borders of gray matter are borders too. Where none is sharper than {BORDER:g}, the image shows no lesion, and only what the
+network is all but certain of is kept. The number stands between the changes of the two tables, and so was chosen on what they
+report.
 
 **What to expect.** Large lesions are found; many small ones are missed. Scores are mean probabilities after the threshold was
 moved: they order what is found, but are no chances. With both patients' networks together, as the shipped file runs them,
 nothing can be measured here: each has seen one.
 """
-    write_whole(PAGE, text.encode())
 
 
 if __name__ == "__main__":

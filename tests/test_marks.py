@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medseg.export.marks import bar_for, letters, marked
+from medseg.export.marks import bar_for, facing, letters, marked
 from medseg.grid import Grid
 from medseg.io.overlay import turned
 
@@ -29,14 +29,19 @@ def green(picture):
 @pytest.mark.parametrize("steps", [(-1.0, -1.0), (1.0, 1.0), (-1.0, 1.0), (1.0, -1.0)])
 def test_a_patient_lies_as_radiologists_expect(steps):
     grid = patient(*steps)
-    assert letters(grid, [1, 2]) == ("R", "L", "A", "P")
-    assert letters(grid, [0, 2]) == ("R", "L", "S", "I")
-    assert letters(grid, [0, 1]) == ("A", "P", "S", "I")
+    assert facing(grid, [1, 2]) == ("R", "L", "A", "P")
+    assert facing(grid, [0, 2]) == ("R", "L", "S", "I")
+    assert facing(grid, [0, 1]) == ("A", "P", "S", "I")
     index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), axis=-1)
     world = grid.to_world(index[0].astype(float))
     picture = world[turned(grid, [1, 2])]  # of the lowest slice, world points for colours
     assert picture[0, 0, 0] > picture[0, -1, 0]  # x grows to the patient's right, which is at the left
     assert picture[0, 0, 1] > picture[-1, 0, 1]  # y to the front, which is at the top
+
+
+def test_letters_of_a_picture_as_stored_are_those_of_its_axes():
+    assert letters(patient(-1.0, -1.0), [1, 2]) == ("R", "L", "A", "P")
+    assert letters(patient(1.0, 1.0), [1, 2]) == ("L", "R", "P", "A")
 
 
 def test_a_slide_has_no_sides():

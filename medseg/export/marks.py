@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def marked(
         write((column, max(int(rows[top]) - 2, 14)), str(id), tuple(tints[id]), "ls", small)
     white = (255, 255, 255)
     places = ((_MARGIN, high / 2), (wide - _MARGIN, high / 2), (wide / 2, _MARGIN), (wide / 2, high - _MARGIN))
-    for place, letter, anchor in zip(places, letters(grid, shown), ("lm", "rm", "mt", "mb"), strict=True):
+    for place, letter, anchor in zip(places, facing(grid, shown), ("lm", "rm", "mt", "mb"), strict=True):
         write(place, letter, white, anchor)
     bar = bar_for(wide * unit) if grid.known else 0.0
     if bar:
@@ -70,16 +71,23 @@ def marked(
     return np.asarray(out)
 
 
-def letters(grid: Grid, shown: list[int]) -> tuple[str, str, str, str]:
-    """Directions at the left, right, top and bottom of a picture of two axes (down, right) that is `turned`; "" without anatomy."""
+def letters(grid: Grid, shown: Sequence[int]) -> tuple[str, str, str, str]:
+    """Directions at the left, right, top and bottom of a picture of two axes (down, right); "" where there is no anatomy.
+
+    An oblique axis is named by its nearest direction.
+    """
     names = grid.orientation
     if names is None:
         return "", "", "", ""
-    down, right = (
-        _OPPOSITE[names[axis]] if run.step == -1 else names[axis]
-        for axis, run in zip(shown, turned(grid, shown), strict=True)
-    )
+    down, right = names[shown[0]], names[shown[1]]
     return _OPPOSITE[right], right, _OPPOSITE[down], down
+
+
+def facing(grid: Grid, shown: Sequence[int]) -> tuple[str, str, str, str]:
+    """The same of a picture that is `turned`."""
+    left, right, top, bottom = letters(grid, shown)
+    rows, columns = turned(grid, shown)
+    return *(left, right)[:: columns.step or 1], *(top, bottom)[:: rows.step or 1]
 
 
 def bar_for(width: float) -> float:

@@ -238,16 +238,3 @@ def instances_of(layer: Any, beside: Iterable[Any] = ()) -> Instances:
     return Instances.from_labels(
         data, grid, scores=scores, class_ids=kinds, classes=about.classes, provenance=about.provenance
     )
-
-
-def letters(grid: Grid, shown: tuple[int, int]) -> tuple[str, str, str, str] | None:
-    """Letters at the left, right, top and bottom of a view of two axes (vertical, horizontal); None where there is no anatomy.
-
-    An oblique axis is named by its nearest direction.
-    """
-    names = grid.orientation
-    if names is None:
-        return None
-    opposite = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
-    down, right = names[shown[0]], names[shown[1]]
-    return opposite[right], right, opposite[down], down

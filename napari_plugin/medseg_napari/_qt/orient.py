@@ -7,8 +7,10 @@ from typing import Any
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QLabel, QWidget
 
+from medseg.export.marks import letters
 from medseg.grid import Grid
-from medseg_napari.layers import KEY, letters
+from medseg.io import overlay
+from medseg_napari.layers import KEY
 
 
 def shown_grid(layer: Any) -> Grid | None:
@@ -23,11 +25,8 @@ def shown_grid(layer: Any) -> Grid | None:
 
 def turned(grid: Grid, axes: tuple[int, int]) -> tuple[str, str]:
     """How the camera should lay the two displayed axes: the patient's right at the left of the screen, front or head on top."""
-    names = grid.orientation
-    if names is None:
-        return "down", "right"
-    down, right = names[axes[0]], names[axes[1]]
-    return ("up" if down in "AS" else "down"), ("left" if right in "RA" else "right")
+    rows, columns = overlay.turned(grid, axes)
+    return ("up" if rows.step == -1 else "down"), ("left" if columns.step == -1 else "right")
 
 
 def face(viewer: Any, layer: Any) -> None:
@@ -88,9 +87,7 @@ class Edges(QObject):
     def tell(self) -> None:
         """Write the letters."""
         axes = displayed(self._viewer.dims, self.grid) if self.grid and self._viewer.dims.ndisplay == 2 else None
-        found = letters(self.grid, axes) if axes is not None and self.grid is not None else None
-        if found is None:
-            found = ("", "", "", "")
+        found = letters(self.grid, axes) if axes is not None and self.grid is not None else ("", "", "", "")
         left, right, top, bottom = found
         vertical, horizontal = (str(o).split(".")[-1].lower() for o in self._viewer.scene.camera.orientation2d)
         if horizontal.endswith("left"):
