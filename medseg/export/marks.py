@@ -87,7 +87,11 @@ def facing(grid: Grid, shown: Sequence[int]) -> tuple[str, str, str, str]:
     """The same of a picture that is `turned`."""
     left, right, top, bottom = letters(grid, shown)
     rows, columns = turned(grid, shown)
-    return *(left, right)[:: columns.step or 1], *(top, bottom)[:: rows.step or 1]
+    if columns.step == -1:
+        left, right = right, left
+    if rows.step == -1:
+        top, bottom = bottom, top
+    return left, right, top, bottom
 
 
 def bar_for(width: float) -> float:
