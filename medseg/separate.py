@@ -118,7 +118,7 @@ def valued(image: Image, what: str, stated: str = "auto") -> Image:
     """
     if len(image.channels) > 1:
         raise InputError(
-            f"A rule looks at one channel, the image has {', '.join(image.channels)}; choose one (channels)."
+            f"A rule looks at one channel, the image has {', '.join(image.channels)}; choose one with --channels (channels)."
         )
     if not what or stated.lower() == what.lower():
         return image

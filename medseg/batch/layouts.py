@@ -158,7 +158,7 @@ def listed(path: Path, roles: Sequence[str]) -> list[Case]:
     named = several if len(several) > 1 or (several and "image" not in columns) else {"": columns.get("image")}
     if None in named.values():
         wanted = "image" + (f", or {', '.join(roles)}" if len(roles) > 1 else "")
-        raise FormatError(f"{path}: has no column {wanted}")
+        raise FormatError(f"{path}: has no column {wanted}; call the one with the paths of the files so")
     rest = [name for name in table.columns if name not in named.values()]
     cases = []
     for row in table.fillna("").astype(str).to_dict("records"):

@@ -122,14 +122,20 @@ class Ledger:
 
     # ------------------------------------------------------------ what is to be done
 
-    def enroll(self, cases: Sequence[Named], options: str, gone: Sequence[str] = ()) -> None:
+    def enroll(self, cases: Sequence[Named], options: str, gone: Sequence[str] = ()) -> int:
         """Queue cases that are not known with these options and this content. Call within `locked`.
 
         Whatever the same names were with others is skipped: its files stay until the new ones replace them. So are the
-        names in `gone`.
+        names in `gone`. Returns how many were done with others.
         """
+        others = 0
         for one in cases:
             key = (one.name, options, one.digest)
+            row = self._base.execute(
+                "SELECT count(*) AS n FROM cases WHERE name = ? AND NOT (options = ? AND input = ?) AND state = 'done'",
+                key,
+            ).fetchone()
+            others += row["n"]
             self._base.execute(
                 "UPDATE cases SET state = 'skipped', error_class = 'Superseded', error = 'input, model or options have changed' "
                 "WHERE name = ? AND NOT (options = ? AND input = ?)",
@@ -148,6 +154,7 @@ class Ledger:
                 "UPDATE cases SET state = 'skipped', error_class = 'Superseded', error = 'the input has changed' WHERE name = ?",
                 (name,),
             )
+        return others
 
     def requeue(self, broken: Callable[[Sequence[Output]], bool], failed: bool = False) -> tuple[int, int]:
         """Queue what was done here and whose files are gone or changed, and, if asked, what failed; say how many of each."""

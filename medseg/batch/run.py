@@ -69,12 +69,12 @@ def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = Fals
             known.append(one)
             yield Known(len(known), len(cases))
         with ledger.locked():
-            ledger.enroll(known, options, write_key(folder, known))
+            other = ledger.enroll(known, options, write_key(folder, known))
         remember(folder, spec)
         if any(one.case.kind == "bids" for one in known):
             placing.write_bids_description(folder)
         broken, _ = ledger.requeue(lambda files: placing.broken(folder, files), again)
-        yield Enrolled(ledger.counts(mine=True), broken)
+        yield Enrolled(ledger.counts(mine=True), broken, other)
         supervisor = _Supervisor(ledger, hands, {(one.name, one.digest): one for one in known}, spec)
         try:
             yield from supervisor.events()

@@ -47,10 +47,11 @@ class Known:
 
 @dataclass(frozen=True)
 class Enrolled:
-    """The ledger knows all cases; their states before work begins, and how many results were found broken."""
+    """The ledger knows all cases: their states before work begins, and of how many results were broken, and of other options."""
 
     states: dict[str, int]
     broken: int
+    other: int = 0
 
 
 @dataclass(frozen=True)

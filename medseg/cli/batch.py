@@ -85,9 +85,10 @@ def run(
     spec = batch_spec(locals())
     kept, left_out = cases_of(given, output, pattern, where or [], spec)
     if left_out:
-        say(f"medseg: {left_out} {'cases are' if left_out > 1 else 'case is'} left out by --where")
+        say(f"medseg: {_cases(left_out, 'is', 'are')} left out by --where")
     if not kept:
-        raise MissingError(f"{given}: no case is left; results of earlier runs and what --where leaves out are none")
+        why = f"--where leaves out all {left_out}" if left_out else "all files under it are results of earlier runs"
+        raise MissingError(f"{given}: no case is left; {why}")
     found = kept[:limit]
     if dry_run:
         return _show(found, as_json)
@@ -205,9 +206,17 @@ def _show(found: list[Case], as_json: bool) -> int:
     if as_json:
         print(json.dumps(rows))
         return 0
-    names = list(rows[0]) if rows else ["number"]
-    table(f"{len(rows)} cases", names, [[",".join(v) if isinstance(v, list) else v for v in r.values()] for r in rows])
+    told = [
+        name for name in rows[0] if any(row[name] for row in rows)
+    ]  # a column in which no case says anything is none
+    texts = [[",".join(v) if isinstance(v := row[name], list) else v for name in told] for row in rows]
+    table(_cases(len(rows)), told, texts)
     return 0
+
+
+def _cases(number: int, one: str = "", more: str = "") -> str:
+    """Return a number of cases in words, and a verb that goes with it."""
+    return f"{number} case {one}".rstrip() if number == 1 else f"{number} cases {more}".rstrip()
 
 
 def work(found: list[Case], folder: Path, spec: BatchSpec, again: bool, as_json: bool) -> int:
@@ -245,11 +254,16 @@ def _draw(event: Event, bar: Any, task: Any, as_json: bool) -> str:
     elif isinstance(event, Enrolled):
         bar.update(task, description="cases", completed=event.states["done"])
         if event.states["done"]:
-            say(f"medseg: {event.states['done']} cases are done already")
+            say(f"medseg: {_cases(event.states['done'], 'is', 'are')} done already")
         if event.states["failed"]:
-            say(f"medseg: {event.states['failed']} cases failed earlier; --resume tries them again")
+            say(f"medseg: {_cases(event.states['failed'])} failed earlier; --resume tries again")
+        if event.other:
+            say(
+                f"medseg: {_cases(event.other, 'was', 'were')} done with other options or another model, and will be again"
+            )
         if event.broken:
-            say(f"medseg: {event.broken} results are gone or were changed, and are made again")
+            gone = "1 result is gone or was" if event.broken == 1 else f"{event.broken} results are gone or were"
+            say(f"medseg: {gone} changed, and made again")
     elif isinstance(event, Noted):
         say(f"medseg: {event.text}")
     elif isinstance(event, Done):

@@ -1,11 +1,19 @@
-"""CZI of Zeiss, by pylibCZIrw (LGPL-3.0). The tiles of a mosaic come as one image, at the places that the file says."""
+"""CZI of Zeiss, by pylibCZIrw (LGPL-3.0). The tiles of a mosaic come as one image, at the places that the file says.
+
+Damaged files can end the library, so it works in a process of its own, `medseg.io.czichild`.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +23,25 @@ from medseg.errors import FormatError, InputError
 from medseg.image import Image
 from medseg.io import scopes
 from medseg.io.common import reading
-from medseg.io.limits import DEFLATE
+from medseg.io.limits import DEFLATE, max_bytes
 from medseg.io.scopes import AnyArray
 
 _TYPES = {"Gray8": (np.uint8, 1), "Gray16": (np.uint16, 1), "Gray32Float": (np.float32, 1)}
 _TYPES |= {"Bgr24": (np.uint8, 3), "Bgr48": (np.uint16, 3)}
-_BLOCK = 128  # bytes at least of a block, the unit that tiles are stored in
 _FREE = 1 << 26  # bytes that any file may hold: blank images take next to none
+_SLACK = 1 << 30  # bytes that the library may take beside voxels
 _CHANNELS = "./Metadata/Information/Image/Dimensions/Channels/Channel"
 _DISTANCES = "./Metadata/Scaling/Items/Distance"
+_CHILD = Path(__file__).with_name("czichild.py")
 
 
 def scenes(path: Path) -> int:
-    """How many scenes the file holds; voxels are not read."""
-    with _opened(path) as czi:
-        return max(1, len(czi.scenes_bounding_rectangle))
+    """How many scenes the file holds; voxels are not read. In this process, unlike `read`: it may end."""
+    library = scopes.library("czi", "pylibCZIrw.czi")
+    with reading(path, "CZI"):
+        path.open("rb").close()
+        with library.open_czi(str(path)) as czi:
+            return max(1, len(czi.scenes_bounding_rectangle))
 
 
 def read(path: Path, channel_axis: int | None = None, labels: bool = False, series: str | int | None = None) -> Image:
@@ -52,42 +64,46 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False, seri
         Time points or other axes, complex voxels, or channels of several types.
     """
     scopes.plain(path, channel_axis)
-    with _opened(path) as czi:
-        places = dict(sorted(czi.scenes_bounding_rectangle.items()))
+    with _asked(path) as answer:
+        told = json.loads(answer.readline())
+        box, places = told["box"], {int(key): place for key, place in told["scenes"].items()}
         which = scopes.chosen(path, [str(n) for n in range(1, max(1, len(places)) + 1)], series)
-        scene = list(places)[which] if places else None
-        box = {axis: (int(start), int(stop)) for axis, (start, stop) in czi.total_bounding_box_no_pyramid.items()}
-        _check_planes(path, box)
-        kinds = set(czi.pixel_types.values())  # asked of one channel after the other
-        about = ElementTree.fromstring(czi.raw_metadata)
+        scene = sorted(places)[which] if places else None
+        if told["most"] > told["room"]:  # each takes a block with a header of its own
+            raise FormatError(
+                f"{path.name} is damaged: it cannot hold the {told['most']} planes it states; get it again."
+            )
+        about = ElementTree.fromstring(told["xml"])
         # only a scene's own rectangle counts: that of the file spans all of them
-        place = places[scene] if scene is not None else czi.total_bounding_rectangle_no_pyramid
-        roi = (int(place.x), int(place.y), int(place.w), int(place.h))
+        roi = places[scene] if scene is not None else told["whole"]
+    kinds = set(told["types"])
     if len(kinds) != 1 or not kinds <= _TYPES.keys():
-        named = ", ".join(sorted(map(str, kinds)))
-        raise InputError(f"{path.name} holds voxels of type {named}; medseg reads one of {', '.join(_TYPES)}.")
+        raise InputError(
+            f"{path.name} holds voxels of type {', '.join(sorted(kinds))}; medseg reads one of {', '.join(_TYPES)}."
+        )
     dtype, samples = _TYPES[kinds.pop()]
     sizes = {axis: stop - start for axis, (start, stop) in box.items() if axis not in "XY"}
     sizes |= {"Y": roi[3], "X": roi[2], "S": samples}
     scopes.check_axes(path, sizes)
     _check_size(path, math.prod(sizes.values()) * np.dtype(dtype).itemsize)
-    planes = {axis: range(*box.get(axis, (0, 1))) for axis in "CZ"}
 
     def load() -> AnyArray:
-        with _opened(path) as czi:
-            values = [[_plane(czi, roi, c, z, box, scene) for z in planes["Z"]] for c in planes["C"]]
-        return scopes.arranged(np.asarray(values), "CZYXS")
+        first = {axis: start for axis, (start, _) in box.items() if axis not in "XY"}
+        counted = [[(axis, n) for n in range(*box[axis])] for axis in "CZ" if axis in box]
+        shape = [roi[3], roi[2], samples]
+        values = np.empty((sizes.get("C", 1), sizes.get("Z", 1), *shape), dtype)
+        order = {
+            "planes": [first | dict(plane) for plane in product(*counted)], "roi": roi, "scene": scene,
+            "dtype": values.dtype.name, "shape": shape,
+        }  # fmt: skip
+        with _asked(path, **order) as answer:
+            if answer.readinto(values.data.cast("B")) != values.nbytes:
+                raise EOFError
+        return scopes.arranged(values, "CZYXS")
 
     steps = {one.get("Id", ""): _millimetres(one.findtext("Value")) for one in about.iterfind(_DISTANCES)}
     names = [one.get("Name", "") for one in about.iterfind(_CHANNELS)]
     return scopes.image(path, sizes, dtype, load, steps, names)
-
-
-def _check_planes(path: Path, box: dict[str, tuple[int, int]]) -> None:
-    """Raise if an axis claims more planes than the file has room for: each takes a block with a header of its own."""
-    most = max((stop - start for axis, (start, stop) in box.items() if axis not in "XY"), default=1)
-    if most > path.stat().st_size // _BLOCK:
-        raise FormatError(f"{path.name} is damaged: it cannot hold the {most} planes it states; get it again.")
 
 
 def _check_size(path: Path, size: int) -> None:
@@ -97,20 +113,27 @@ def _check_size(path: Path, size: int) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    library = scopes.library("czi", "pylibCZIrw.czi")
+def _asked(path: Path, **order: Any) -> Iterator[BufferedReader]:
+    """What `medseg.io.czichild` answers; if it ends or says nothing, the file is damaged."""
+    scopes.library("czi", "pylibCZIrw.czi")
     with reading(path, "CZI"):
         path.open("rb").close()  # what cannot be opened is told as for every format
-        with library.open_czi(str(path)) as czi:
-            yield czi
-
-
-def _plane(czi: Any, roi: tuple[int, int, int, int], c: int, z: int, box: Any, scene: int | None) -> AnyArray:
-    """One plane, (y, x, samples)."""
-    at = {axis: box[axis][0] for axis in box if axis not in "XY"} | {"C": c, "Z": z}
-    at = {axis: value for axis, value in at.items() if axis in box}
-    values: AnyArray = np.asarray(czi.read(roi=roi, plane=at, scene=scene))
-    return values[..., ::-1]  # blue, green, red
+        # -P: what lies beside the file is not to be imported in place of what it asks for
+        child = subprocess.Popen(
+            [sys.executable, "-P", str(_CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        with child:
+            try:
+                order |= {"path": str(path.absolute()), "memory": max_bytes() + _SLACK}
+                assert child.stdin is not None and isinstance(child.stdout, BufferedReader)
+                child.stdin.write(json.dumps(order).encode())
+                child.stdin.close()
+                yield child.stdout
+            finally:
+                child.kill()
 
 
 def _millimetres(text: str | None) -> float | None:

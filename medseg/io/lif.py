@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from medseg.errors import FormatError
 from medseg.image import Image
 from medseg.io import scopes
 from medseg.io.common import millimetres, reading
@@ -59,6 +60,11 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False, seri
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     library = scopes.library("lif")
+    with reading(path, "LIF"):
+        with path.open("rb") as file:
+            head = file.read(13)  # 0x70, length, 0x2A, and how many characters of two bytes follow
+        if 2 * int.from_bytes(head[9:], "little") > path.stat().st_size:
+            raise FormatError(f"{path.name} is a damaged or truncated LIF file; get it again.")
     with reading(path, "LIF"), library.LifFile(path) as lif:
         yield lif
 

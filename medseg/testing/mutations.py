@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from medseg.testing.mutations_any import ANY, Draw, Mutation, integer, pick
 from medseg.testing.mutations_images import (
+    czi,
     deflated,
     gzip_bomb,
     length,
+    lif,
     nested,
     nifti,
     png,
@@ -31,6 +33,8 @@ OWN: dict[str, tuple[Mutation, ...]] = {
     "model": (model, model, model),
     "yaml": (number, line, word, yaml_bomb, yaml_bomb),
     "session": (session, session),
+    "czi": (czi, czi, czi),
+    "lif": (lif, lif),
     "bytes": (),
 }
 _HEAVY = (gzip_bomb, text_bomb, deflated)  # megabytes to write: one in six of those drawn

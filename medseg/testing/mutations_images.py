@@ -1,4 +1,4 @@
-"""Damage to what DICOM, NIfTI, TIFF and PNG files say of themselves, and compression bombs, for `medseg.testing.mutations`."""
+"""Damage to what DICOM, NIfTI, TIFF, PNG, CZI and LIF files say of themselves, and bombs, for `medseg.testing.mutations`."""
 
 from __future__ import annotations
 
@@ -193,3 +193,37 @@ def png(data: bytes, draw: Draw) -> bytes:
     )
     parts = [len(b).to_bytes(4, "big") + n + b + zlib.crc32(n + b).to_bytes(4, "big") for n, b in chunks]
     return data[:8] + b"".join(parts)
+
+
+_CZI = (
+    *((name, at) for name in (b"ZISRAWFILE", b"ZISRAWSUBBLOCK", b"ZISRAWMETADATA", b"ZISRAWDIRECTORY") for at in range(16, 128, 4)),
+    *((b"DV", at) for at in (2, 6, 14, 18, 22, 28)),  # a tile: type of its voxels, where it begins, how it is packed, how many axes
+    *((axis + bytes(3), at) for axis in (b"X", b"Y", b"C", b"Z", b"T", b"M", b"S") for at in (0, 4, 8, 12, 16)),
+)  # fmt: skip
+
+
+def czi(data: bytes, draw: Draw) -> bytes:
+    """Change a number where CZI keeps them: heads of segments, and the entry of each tile; or one of its XML."""
+    if draw.random() < 0.15:
+        start, end = data.find(b"<ImageDocument>"), data.find(b"</ImageDocument>")
+        if 0 <= start < end:
+            return data[:start] + number(data[start:end], draw)[: end - start].ljust(end - start) + data[end:]
+    out = bytearray(data)
+    for _ in range(int(draw.integers(1, 4))):
+        marker, after = pick(draw, _CZI)
+        there = [at for at in range(len(data)) if data.startswith(marker, at)]
+        if not there:
+            continue
+        at, width = pick(draw, there) + after, int(pick(draw, (4, 4, 8)))
+        out[at : at + width] = (pick(draw, INTEGERS) & ((1 << 8 * width) - 1)).to_bytes(width, "little")
+    return bytes(out)
+
+
+def lif(data: bytes, draw: Draw) -> bytes:
+    """Change a number of the XML of a LIF, which lies in front and is UTF-16; what counts its length is mended."""
+    mark, _, star, count = struct.unpack_from("<IIBI", data)
+    end = 13 + 2 * count
+    text = data[13:end].decode("utf-16-le", "replace").encode("ascii", "replace")
+    at = int(draw.integers(max(1, len(text))))  # so that every part is reached
+    new = (text[:at] + number(text[at:], draw)).decode("ascii", "replace")
+    return struct.pack("<IIBI", mark, 5 + 2 * len(new), star, len(new)) + new.encode("utf-16-le") + data[end:]

@@ -35,7 +35,7 @@ class Seed:
         File name.
     kind : str
         What its bytes are, for the mutations: "dicom", "nifti", "gzip", "text", "tiff", "png", "json", "model", "yaml",
-        "session", "bytes".
+        "session", "czi", "lif", "bytes".
     reader : str
         Key of `medseg.testing.seedreaders.READERS`.
     data : bytes
@@ -67,6 +67,7 @@ def seeds() -> tuple[Seed, ...]:
     with tempfile.TemporaryDirectory() as name, _at_one_time():
         folder = Path(name)
         found = [*_volumes(folder), *_pictures(folder), *_texts(), *_models(folder), *_sessions(folder)]
+        found += _microscopes(folder)
         return (*_dicom(folder), *found)
 
 
@@ -266,3 +267,14 @@ def _sessions(folder: Path) -> Iterator[Seed]:
     journal._file.execute("PRAGMA journal_mode=DELETE")  # all in one file
     journal.close()
     yield Seed("a.session", "session", "session", (folder / "a.session").read_bytes())
+
+
+def _microscopes(folder: Path) -> Iterator[Seed]:
+    from medseg.testing import microscopes
+
+    for name, packed in (("a.czi", "uncompressed:"), ("zstd.czi", "zstd1:ExplicitLevel=2")):
+        microscopes.volume(folder / name, SHAPE[1:], packed)
+        yield Seed(name, "czi", "image", microscopes.always((folder / name).read_bytes()))
+    values = np.random.default_rng(0).integers(0, 255, (2, *SHAPE)).astype(np.uint8)
+    microscopes.lif(folder / "a.lif", [("a", values, dict.fromkeys("ZYX", 0.001), ("Green", "Red"))])
+    yield Seed("a.lif", "lif", "image", (folder / "a.lif").read_bytes())

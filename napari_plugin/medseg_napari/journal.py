@@ -125,7 +125,7 @@ class Journal:
                     "CREATE TABLE base(labels BLOB);"
                     "CREATE TABLE edits(number INTEGER PRIMARY KEY, name TEXT, delta BLOB, before TEXT, after TEXT);"
                 )
-        except (sqlite3.Error, OSError):
+        except (sqlite3.Error, OSError, UnicodeDecodeError):  # SQLite quotes a damaged file in its message
             raise OutputError(f"{path.name}: autosave cannot write here; check space and permission") from None
 
     def begin(self, about: dict[str, Any], base: Delta, rows: dict[int, Row]) -> None:

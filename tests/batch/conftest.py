@@ -56,7 +56,7 @@ def start(*arguments: str | Path, name: str = "batch", **more: str) -> subproces
 
 def batch(*arguments: str | Path, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    done = subprocess.run(command(*arguments), env=environment(**more), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command(*arguments), env=environment(**more), capture_output=True, text=True, timeout=600)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     return done

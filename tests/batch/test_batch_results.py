@@ -9,6 +9,7 @@ from contextlib import closing
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,7 +83,25 @@ def test_labels_at_one_and_two_threads_alone_and_in_a_batch(model, samples, tmp_
     study.mkdir()
     for name in samples:
         (study / name).symlink_to(presets.samples() / name)
-    found = {}
+    the_same_at_one_and_two_threads(model, study, tmp_path)
+
+
+@pytest.mark.slow
+def test_lesions_at_one_and_two_threads_alone_and_in_a_batch(tmp_path, real_data):
+    study = tmp_path / "in"
+    study.mkdir()
+    brain = nibabel.load(next((real_data / "lesions/ms_ljubljana_mni/patient19").glob("FLAIR*.nii.gz")))
+    part = brain.slicer[50:130, 70:150, 80:112]  # where most lesions are
+    edged = np.pad(
+        part.get_fdata(dtype=np.float32)[8:-8, 8:-8], ((8, 8), (8, 8), (0, 0))
+    )  # it wants a brain with 0 around
+    nibabel.save(nibabel.Nifti1Image(edged, part.affine), study / "flair.nii.gz")
+    the_same_at_one_and_two_threads("ms-lesions", study, tmp_path)
+
+
+def the_same_at_one_and_two_threads(model, study, tmp_path):
+    """What a model finds in the images of a folder, by `medseg batch` and `medseg segment`, is compared."""
+    count, found = len(list(study.iterdir())), {}
     for threads in ("1", "2"):
         kept = ("--model", model, "--device", "cpu", "--save", "labels")
         batch(study, "-o", tmp_path / f"batch{threads}", *kept, "--threads", threads)
@@ -92,7 +111,7 @@ def test_labels_at_one_and_two_threads_alone_and_in_a_batch(model, samples, tmp_
         )  # fmt: skip
         assert alone.returncode == 0, alone.stderr
         for way in ("batch", "alone"):
-            found[way, threads] = labels_by_content(tmp_path / f"{way}{threads}", len(samples))
+            found[way, threads] = labels_by_content(tmp_path / f"{way}{threads}", count)
     for threads in ("1", "2"):
         for one, other in zip(found["batch", threads], found["alone", threads], strict=True):
             np.testing.assert_array_equal(one, other)

@@ -1,8 +1,6 @@
 """Files of microscopes. CZI are written by Zeiss's own library, LIF by hand after their layout; nothing writes ND2."""
 
-import struct
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from medseg import io
 from medseg.errors import FormatError, InputError, MissingError
 from medseg.io import scopes
+from medseg.testing.microscopes import lif, volume
 
 RNG = np.random.default_rng(0)
 
@@ -19,20 +18,8 @@ def czi():
     return pytest.importorskip("pylibCZIrw.czi")
 
 
-def volume(czi, path: Path) -> np.ndarray:
-    """Two channels, three slices, with spacing."""
-    values = RNG.integers(0, 4000, (2, 3, 40, 50)).astype(np.uint16)
-    with czi.create_czi(str(path)) as file:
-        for c in range(2):
-            for z in range(3):
-                file.write(data=values[c, z][..., np.newaxis], plane={"C": c, "Z": z})
-        names = {0: "DAPI", 1: "GFP"}
-        file.write_metadata("doc", channel_names=names, scale_x=0.2e-6, scale_y=0.25e-6, scale_z=1e-6)
-    return values
-
-
 def test_czi_volume_with_channels_and_spacing(czi, tmp_path):
-    values = volume(czi, tmp_path / "a.czi")
+    values = volume(tmp_path / "a.czi")
     image = io.load(tmp_path / "a.czi")
     assert not image.array.loaded
     assert np.allclose(image.grid.spacing, (0.001, 0.00025, 0.0002)) and image.grid.axes == ("z", "y", "x")
@@ -89,7 +76,7 @@ def test_czi_time_and_types_are_refused(czi, tmp_path):
 
 
 def test_damaged_czi(czi, tmp_path):
-    volume(czi, tmp_path / "a.czi")  # never random bytes: Zeiss's library may end the process that reads them
+    volume(tmp_path / "a.czi")
     path = tmp_path / "e.czi"
     data = (tmp_path / "a.czi").read_bytes()
     # the directory says of each tile where it begins: C becomes 16 million in one of them
@@ -103,8 +90,21 @@ def test_damaged_czi(czi, tmp_path):
             io.load(path).voxels()
 
 
+@pytest.mark.parametrize(
+    "does", ["import os; os.kill(os.getpid(), 11)", "pass", "print('{')", "print('{\"box\": 3}')", "print('[1')"]
+)
+def test_what_ends_the_process_that_reads_a_czi_is_a_damaged_file(does, czi, tmp_path, monkeypatch):
+    volume(tmp_path / "a.czi")
+    header = io.load(tmp_path / "a.czi")
+    (tmp_path / "child.py").write_text(does)
+    monkeypatch.setattr("medseg.io.czi._CHILD", tmp_path / "child.py")
+    for read in (lambda: io.load(tmp_path / "a.czi"), header.voxels):
+        with pytest.raises(FormatError, match=r"a.czi is a damaged or truncated CZI file"):
+            read()
+
+
 def test_other_options(czi, tmp_path):
-    volume(czi, tmp_path / "a.czi")
+    volume(tmp_path / "a.czi")
     with pytest.raises(InputError, match="leave channel_axis out"):
         io.load(tmp_path / "a.czi", channel_axis=0)
     with pytest.raises(InputError, match="not DICOM"):
@@ -136,46 +136,6 @@ def test_garbage(name, module, tmp_path):
         path.write_bytes(data)
         with pytest.raises(FormatError, match=f"a damaged or truncated {name.upper()} file"):
             io.load(path)
-
-
-# ---------------------------------------------------------------- LIF, written by hand
-
-
-def lif(path: Path, images: list[tuple[str, np.ndarray, dict[str, float], list[str]]]) -> None:
-    """Write images of (name, voxels (C, [Z,] Y, X), steps in mm by axis, names of colours)."""
-    elements, blocks = [], []
-    for number, (name, values, steps, colours) in enumerate(images):
-        axes = "CZYX"[-values.ndim :] if values.ndim > 3 else "CYX"
-        size = values.dtype.itemsize
-        strides = dict(zip(axes, [size * int(np.prod(values.shape[i + 1 :])) for i in range(values.ndim)], strict=True))
-        channels = "".join(
-            f'<ChannelDescription DataType="0" ChannelTag="0" Resolution="{8 * size}" NameOfMeasuredQuantity="" Min="0" '
-            f'Max="255" Unit="" LUTName="{colour}" IsLUTInverted="0" BytesInc="{i * strides["C"]}" BitInc="0"/>'
-            for i, colour in enumerate(colours)
-        )
-        dimensions = "".join(
-            f'<DimensionDescription DimID="{"XYZ".index(axis) + 1}" NumberOfElements="{n}" Origin="0" '
-            f'Length="{steps[axis] * 1e-3 * (n - 1)}" Unit="m" BitInc="0" BytesInc="{strides[axis]}"/>'
-            for axis, n in reversed(list(zip(axes, values.shape, strict=True)))
-            if axis != "C"
-        )
-        elements.append(
-            f'<Element Name="{name}" Visibility="1" UniqueID="{number}"><Data><Image TextDescription=""><ImageDescription>'
-            f"<Channels>{channels}</Channels><Dimensions>{dimensions}</Dimensions></ImageDescription></Image></Data>"
-            f'<Memory Size="{values.nbytes}" MemoryBlockID="MemBlock_{number}"/></Element>'
-        )
-        blocks.append((f"MemBlock_{number}", values.tobytes()))
-    text = (
-        '<LMSDataContainerHeader Version="2"><Element Name="study" Visibility="1"><Data><Experiment Path=""/></Data>'
-        f'<Memory Size="0" MemoryBlockID="MemBlock_x"/><Children>{"".join(elements)}</Children></Element></LMSDataContainerHeader>'
-    )
-    with path.open("wb") as file:
-        encoded = text.encode("utf-16-le")
-        file.write(struct.pack("<IIBI", 0x70, 5 + len(encoded), 0x2A, len(text)) + encoded)
-        for name, data in blocks:
-            about = name.encode("utf-16-le")
-            head = struct.pack("<BQBI", 0x2A, len(data), 0x2A, len(name)) + about
-            file.write(struct.pack("<II", 0x70, len(head)) + head + data)
 
 
 def test_lif(tmp_path):
