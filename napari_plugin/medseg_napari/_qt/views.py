@@ -141,7 +141,7 @@ class ThreeViews(QSplitter):
 
     def _moved(self, source: Any) -> None:
         """Bring all canvases to the point of one."""
-        if self._following or source.dims.ndim != 3:
+        if self._following or source.dims.ndim != 3 or self.viewer.dims.ndim != 3:  # layers are going
             return
         self._following = True
         try:
