@@ -35,6 +35,7 @@ KINDS = {
     "rtstruct": "DICOM RT structure set",
     "sr": "DICOM structured report (writes the segmentation too)",
 }
+OF_SERIES = ("labels", "tiff", "csv", "parquet")  # kinds that can hold times
 DEFAULT: tuple[str, ...] = CaseSpec().save
 
 
@@ -98,6 +99,71 @@ def save_case(
         )
         chosen = [kind for kind in chosen if kind not in missing]
     return [_one(kind, instances, image, table, folder, stem, finding, deidentify) for kind in chosen]
+
+
+def save_series(
+    found: Sequence[Instances | None],
+    images: Sequence[Image],
+    folder: Path,
+    stem: str,
+    kinds: Sequence[str],
+    said: pd.DataFrame | None = None,
+) -> list[Path]:
+    """Write the files of a time series: labels with an axis of time, and a table whose column ``time`` counts from 0.
+
+    Parameters
+    ----------
+    found : sequence of Instances
+        Of each time; None where one was not looked at. No id is of two times.
+    images : sequence of Image
+        What they were found on.
+    folder, stem, said
+        As for `save_case`.
+    kinds : sequence of str
+        Of `OF_SERIES`.
+
+    Raises
+    ------
+    InputError
+        A kind cannot hold times, or an id is of two.
+    OutputError
+        A file cannot be written; those before it are whole.
+
+    Warns
+    -----
+    MedsegWarning
+        Measurements that could not be made.
+    """
+    if refused := [kind for kind in kinds if kind not in OF_SERIES]:
+        raise InputError(
+            f"A time series cannot be written as {', '.join(refused)}; choose of {', '.join(OF_SERIES)}, or segment one time."
+        )
+    tables = []
+    for time, (one, image) in enumerate(zip(found, images, strict=True)):
+        if one is not None:
+            table = measure(one, image)
+            table.insert(1, "time", time)
+            tables.append(table)
+    notes = [note for table in tables for note in table.attrs["notes"]]
+    # empty tables say nothing of the types of their columns
+    whole = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    if whole["id"].duplicated().any():
+        raise InputError("An id is of instances of two times; number them through.")
+    whole.attrs["notes"] = list(dict.fromkeys(notes))
+    for note in whole.attrs["notes"]:
+        warn(note, MedsegWarning, stacklevel=2)
+    whole = corrected(whole, said)
+    paths = []
+    for kind in [kind for kind in OF_SERIES if kind in kinds]:
+        path = folder / f"{stem}{'_labels.tif' if kind in ('labels', 'tiff') else f'_instances.{kind}'}"
+        if path in paths:
+            continue
+        if kind in ("csv", "parquet"):
+            write.rows(in_unit(whole, "um") if images[0].length_unit == "um" else whole, path)
+        else:
+            write.series(found, path)
+        paths.append(path)
+    return paths
 
 
 def save_spec(instances: Instances, image: Image, folder: Path, stem: str, spec: CaseSpec) -> list[Path]:

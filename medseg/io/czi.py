@@ -103,7 +103,7 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False, seri
 
     steps = {one.get("Id", ""): _millimetres(one.findtext("Value")) for one in about.iterfind(_DISTANCES)}
     names = [one.get("Name", "") for one in about.iterfind(_CHANNELS)]
-    return scopes.image(path, sizes, dtype, load, steps, names)
+    return scopes.image(path, sizes, dtype, load, steps, names, scopes.noted(which, len(places)))
 
 
 def _check_size(path: Path, size: int) -> None:

@@ -47,6 +47,7 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False, seri
         one = lif.images[which]
         sizes = {str(axis): int(size) for axis, size in one.sizes.items()}
         scopes.check_axes(path, sizes)
+        count = len(lif.images)
         dtype, steps, names = one.dtype, _steps(one.xml_element), _names(one.xml_element)
 
     def load() -> AnyArray:
@@ -54,7 +55,7 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False, seri
             one = lif.images[which]
             return scopes.arranged(one.asarray(), "".join(one.dims))
 
-    return scopes.image(path, sizes, dtype, load, steps, names)
+    return scopes.image(path, sizes, dtype, load, steps, names, scopes.noted(which, count))
 
 
 @contextmanager

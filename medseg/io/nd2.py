@@ -56,7 +56,7 @@ def read(path: Path, channel_axis: int | None = None, labels: bool = False, seri
         shape = tuple(sizes[axis] for axis in axes)
         return scopes.arranged(values.reshape(shape), "".join(axes))
 
-    return scopes.image(path, sizes, dtype, load, steps, names)
+    return scopes.image(path, sizes, dtype, load, steps, names, scopes.noted(which, positions))
 
 
 @contextmanager

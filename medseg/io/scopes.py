@@ -94,6 +94,11 @@ def chosen(path: Path, names: Sequence[str], series: str | int | None) -> int:
     )
 
 
+def noted(which: int, number: int) -> list[str]:
+    """Which scene an image is, where there are several: all are of one file, with one hash."""
+    return [f"scene {which + 1} of {number}"] if number > 1 else []
+
+
 def plain(path: Path, channel_axis: int | None) -> None:
     """Raise InputError if a caller names the axis of channels, which these files name themselves."""
     if channel_axis is not None:

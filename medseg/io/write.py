@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +35,25 @@ def labels(instances: Instances, path: Path, like: Image | None) -> None:
     # Two types only: every reader has them, and a file of 8-bit ids would change type when a 256th cell is drawn.
     dtype = np.uint16 if placed.labels.max() <= np.iinfo(np.uint16).max else np.int32
     _volume(placed.labels.astype(dtype), placed.grid, ("labels",), path)
+
+
+def series(found: Sequence[Instances | None], path: Path) -> None:
+    """Write the labels of a time series, None where a time holds none, as OME-TIFF with an axis of time.
+
+    Raises
+    ------
+    OutputError
+        The suffix is not that of TIFF, or the file cannot be written.
+    """
+    if suffix(path) not in (".tif", ".tiff", ".ome.tif", ".ome.tiff"):
+        raise OutputError(f"{path.name}: a time series of labels is written as TIFF; end the name in .tif.")
+    grid = next(one.grid for one in found if one is not None)
+    highest = max(int(one.labels.max()) for one in found if one is not None)
+    array = np.zeros((len(found), *grid.shape), np.uint16 if highest <= np.iinfo(np.uint16).max else np.int32)
+    for time, one in enumerate(found):
+        if one is not None:
+            array[time] = one.labels
+    write_whole(path, _ome(array, grid, ("labels",), path, "T"))
 
 
 def image(picture: Image, path: Path) -> None:
@@ -92,8 +112,8 @@ def _volume(array: AnyArray, grid: Grid, channels: tuple[str, ...], path: Path) 
     write_whole(path, data)
 
 
-def _ome(array: AnyArray, grid: Grid, channels: tuple[str, ...], path: Path) -> bytes:
-    """Return an OME-TIFF, zlib compressed; the same input always gives the same bytes."""
+def _ome(array: AnyArray, grid: Grid, channels: tuple[str, ...], path: Path, lead: str = "C") -> bytes:
+    """Return an OME-TIFF, zlib compressed; the same input always gives the same bytes. ``lead``: an axis before those of space."""
     import tifffile
 
     if array.dtype.itemsize > 4 and array.dtype.kind in "iu":
@@ -102,7 +122,7 @@ def _ome(array: AnyArray, grid: Grid, channels: tuple[str, ...], path: Path) -> 
     if not upright:
         warn(f"{path.name}: TIFF holds the spacing but no position or direction; write .nii.gz to keep them.",
              MedsegWarning, stacklevel=4)  # fmt: skip
-    axes = ("C" if array.ndim > grid.ndim else "") + "ZYX"[-grid.ndim :]
+    axes = (lead if array.ndim > grid.ndim else "") + "ZYX"[-grid.ndim :]
     metadata: dict[str, Any] = {"axes": axes, "Creator": "medseg"}
     if grid.known:
         for axis, step in zip("ZYX"[-grid.ndim :], grid.spacing, strict=True):

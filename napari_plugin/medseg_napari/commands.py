@@ -1,7 +1,7 @@
 """What a person can do to instances: each one undoable step on a `Session`. No Qt here.
 
-Places are voxel indices, lengths are in mm (voxels where the spacing is unknown). Each returns the step, or None where nothing
-would change; wrong use raises `InputError` with words for a person.
+Places are voxel indices, of clicks in a series with the time in front; lengths are in mm (voxels where the spacing is unknown).
+Each returns the step, or None where nothing would change; wrong use raises `InputError` with words for a person.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from medseg.ops import components, editing
 from medseg.ops.deltas import Labels, Place
 from medseg.separate import separate as cut
 from medseg_napari.journal import Edit
-from medseg_napari.session import Session
+from medseg_napari.session import Frame, Session
 
 Mask = npt.NDArray[np.bool_]
 Point = Sequence[float]
@@ -50,29 +50,33 @@ def each(session: Session, ids: Sequence[int], action: Callable[[int], Edit | No
 
 def split(session: Session, id: int, clicks: Sequence[Point]) -> Edit | None:
     """Cut an instance between clicks, where the model's maps say it is thinnest, or by its shape where there are none."""
-    place = session.around([id])
-    mask = session.labels[place] == id
-    seeds = [[int(round(float(c))) - s.start for c, s in zip(click, place, strict=True)] for click in clicks]
-    parts = editing.split_by_seeds(mask, seeds, session.grid.spacing, _height(session, place))
-    return _parted(session, "split", id, place, parts)
+    frame = _clicked(session, id, clicks)
+    place = frame.around([id])
+    mask = frame.labels[place] == id
+    inner = [session.inner(click) for click in clicks]
+    seeds = [[int(round(float(c))) - s.start for c, s in zip(click, place, strict=True)] for click in inner]
+    parts = editing.split_by_seeds(mask, seeds, frame.grid.spacing, _height(frame, place))
+    return _parted(frame, "split", id, place, parts)
 
 
 def split_by_line(session: Session, id: int, path: Sequence[Point], axis: int | None = None) -> Edit | None:
     """Cut an instance along a drawn line, through all slices along ``axis``."""
-    place = session.around([id])
-    inner = np.asarray(path, dtype=float) - [s.start for s in place]
-    parts = editing.split_by_line(session.labels[place] == id, inner, axis)
-    return _parted(session, "split by line", id, place, parts)
+    frame = _clicked(session, id, path)
+    place = frame.around([id])
+    inner = np.array([session.inner(point) for point in path], dtype=float) - [s.start for s in place]
+    parts = editing.split_by_line(frame.labels[place] == id, inner, axis)
+    return _parted(frame, "split by line", id, place, parts)
 
 
 def separate(session: Session, id: int) -> Edit | None:
     """Cut an instance wherever its shape says that it is several, as `medseg separate` does."""
-    place = session.around([id])
-    crop = session.grid.crop([s.start for s in place], [s.stop for s in place])
-    parts = cut(session.labels[place] == id, crop).labels
+    frame = session.of([id])
+    place = frame.around([id])
+    crop = frame.grid.crop([s.start for s in place], [s.stop for s in place])
+    parts = cut(frame.labels[place] == id, crop).labels
     if int(parts.max(initial=0)) < 2:
         raise InputError("By its shape this is one object; split it by clicks or by a line.")
-    return _parted(session, "separate by shape", id, place, parts)
+    return _parted(frame, "separate by shape", id, place, parts)
 
 
 def merge(session: Session, ids: Sequence[int]) -> Edit | None:
@@ -81,27 +85,37 @@ def merge(session: Session, ids: Sequence[int]) -> Edit | None:
     if len(chosen) < 2:
         raise InputError("Choose two or more instances to merge: click on them with Shift.")
     kept = max(chosen, key=lambda id: session.row(id).voxels)
-    place = session.around(chosen)
-    before = session.labels[place]
+    frame = session.of(chosen)
+    place = frame.around(chosen)
+    before = frame.labels[place]
     after = before.copy()
     for id in chosen:
         if id != kept:
             inner = tuple(
-                slice(a.start - b.start, a.stop - b.start) for a, b in zip(session.around([id]), place, strict=True)
+                slice(a.start - b.start, a.stop - b.start) for a, b in zip(frame.around([id]), place, strict=True)
             )
             part = after[inner]
             part[part == id] = kept
-    return session.commit("merge", place, after, status="")  # what was decided of the parts is not of the whole
+    return frame.commit("merge", place, after, status="")  # what was decided of the parts is not of the whole
 
 
 def delete(session: Session, ids: Sequence[int]) -> Edit | None:
     """Take instances away."""
     if not ids:
         raise InputError("Choose an instance to delete: click on it.")
-    place = session.around(ids)
-    before = session.labels[place]
+    times: dict[int | None, list[int]] = {}
+    for id in ids:
+        times.setdefault(session.row(id).time, []).append(id)
+    if len(times) > 1:
+        with session.together():
+            for mine in times.values():
+                delete(session, mine)
+        return session.edits[-1]
+    frame = session.of(ids)
+    place = frame.around(ids)
+    before = frame.labels[place]
     after = np.where(np.isin(before, list(ids)), 0, before).astype(np.int32)
-    return session.commit("delete", place, after)
+    return frame.commit("delete", place, after)
 
 
 def fill_holes(session: Session, id: int) -> Edit | None:
@@ -135,31 +149,36 @@ def interpolate(session: Session, id: int, axis: int = 0) -> Edit | None:
     return _reshaped(session, "draw between slices", id, lambda mask: editing.interpolated(mask, axis, spacing))
 
 
-def add(session: Session, mask: Mask, place: Place, name: str = "add", kind: str | None = None) -> Edit | None:
-    """Add an instance where there is background; what other instances hold stays theirs."""
-    before = session.labels[place]
+def add(
+    session: Session, mask: Mask, place: Place, name: str = "add", kind: str | None = None, time: int | None = None
+) -> Edit | None:
+    """Add an instance where there is background, at a time of a series; what other instances hold stays theirs."""
+    frame = session.frame(time)
+    before = frame.labels[place]
     free = mask & (before == 0)
     if not free.any():
         raise InputError("There is an instance here already; delete it first, or change it.")
     after = np.where(free, np.int32(session.new_id()), before).astype(np.int32)
-    return session.commit(name, place, after, kind=kind or session.classes[0])
+    return frame.commit(name, place, after, kind=kind or session.classes[0])
 
 
 def regrow(session: Session, where: Point, box: Place | None = None) -> Edit | None:
     """Add what the model saw at a click or in a box but was not sure enough of: its maps are read with lower thresholds."""
-    if session.maps is None:
+    time = session.time_of(where)
+    maps = session.frame(time).maps
+    if maps is None:
         raise InputError("There are no maps of a model here; run a model first, or add by clicks in the image.")
-    shape, reach = session.labels.shape, session.maps.reach()
-    at = tuple(int(round(float(i))) for i in where)
+    shape, reach = session.grid.shape, maps.reach()
+    at = tuple(int(round(float(i))) for i in session.inner(where))
     if any(not 0 <= i < n for i, n in zip(at, shape, strict=True)):
         raise InputError("The click lies outside of the image.")
     place = box or tuple(
         slice(max(0, i - 2 * r), min(n, i + 2 * r + 1)) for i, r, n in zip(at, reach, shape, strict=True)
     )
-    found = _proposal(session.maps, place, tuple(i - s.start for i, s in zip(at, place, strict=True)))
+    found = _proposal(maps, place, tuple(i - s.start for i, s in zip(at, place, strict=True)))
     if found is None:
         raise InputError("The model sees nothing here, even at its lowest threshold; add it by clicks in the image.")
-    return add(session, found[0], place, "add from the model", session.classes[found[1] - 1])
+    return add(session, found[0], place, "add from the model", session.classes[found[1] - 1], time)
 
 
 def _proposal(maps: Maps, place: Place, at: tuple[int, ...]) -> tuple[Mask, int] | None:
@@ -196,33 +215,40 @@ def reject(session: Session, ids: Sequence[int]) -> Edit | None:
     return session.tell("reject", ids, status="rejected")
 
 
-def _parted(session: Session, name: str, id: int, place: Place, parts: Labels) -> Edit | None:
+def _clicked(session: Session, id: int, clicks: Sequence[Point]) -> Frame:
+    """The time of an instance, which clicks must be of too."""
+    frame = session.of([id])
+    if any(session.time_of(click) != frame.time for click in clicks):
+        raise InputError("The clicks are not of the time of the instance; choose the instance again.")
+    return frame
+
+
+def _parted(frame: Frame, name: str, id: int, place: Place, parts: Labels) -> Edit | None:
     """Number the parts of an instance: the largest keeps its number."""
-    row, before = session.row(id), session.labels[place]
+    session, before = frame.session, frame.labels[place]
     size = np.bincount(parts.ravel())
     size[0] = 0
     number = np.zeros(len(size), np.int32)
     for part in range(1, len(size)):
         number[part] = id if part == int(size.argmax()) else session.new_id()
     after = np.where(parts > 0, number[parts], before).astype(np.int32)
-    return session.commit(name, place, after, kind=row.kind)
+    return frame.commit(name, place, after, kind=session.row(id).kind)
 
 
 def _reshaped(session: Session, name: str, id: int, change: Callable[[Mask], Mask], margin: float = 0.0) -> Edit | None:
     """Give an instance another shape; voxels of others stay theirs."""
-    place = session.around([id], margin)
-    before = session.labels[place]
+    frame = session.of([id])
+    place = frame.around([id], margin)
+    before = frame.labels[place]
     mine = before == id
     mask = change(mine)
     if not mask.any():
         raise InputError("Nothing would be left of the instance; delete it instead.")
     after = np.where(mine & ~mask, 0, before)
     after = np.where(mask & (before == 0), id, after).astype(np.int32)
-    return session.commit(name, place, after)
+    return frame.commit(name, place, after)
 
 
-def _height(session: Session, place: Place) -> npt.NDArray[np.float32] | None:
+def _height(frame: Frame, place: Place) -> npt.NDArray[np.float32] | None:
     """What the model's foreground is in one place, on the image's voxels; None without maps."""
-    if session.maps is None:
-        return None
-    return session.maps.foreground(place)
+    return None if frame.maps is None else frame.maps.foreground(place)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from medseg.errors import InputError, MedsegWarning, OutputError
-from medseg.export import save_case
+from medseg.export import save_case, save_series
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io import write
@@ -55,12 +55,15 @@ def hand_on(session: Session, folder: Path, kinds: Sequence[str], *, deidentify:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder.name}: the folder cannot be made ({error.strerror}); choose another one") from None
-    instances = _sited(session)
-    image = session.image or Image((instances.labels > 0).astype(np.uint8)[None], instances.grid)
+    image = session.image or _mask_of(session, None)
     stem = _stem(image)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MedsegWarning)
-        files = save_case(instances, image, folder, stem, kinds, deidentify=deidentify, said=told(session))
+        if session.times is None:
+            files = save_case(_sited(session), image, folder, stem, kinds, deidentify=deidentify, said=told(session))
+        else:
+            images = [one or _mask_of(session, time) for time, one in enumerate(session.images)]
+            files = save_series(session.every(), images, folder, stem, kinds, told(session))
     for text in dict.fromkeys(str(w.message) for w in caught):
         notices.note(text)
     said = session.reviewed()
@@ -71,6 +74,11 @@ def hand_on(session: Session, folder: Path, kinds: Sequence[str], *, deidentify:
     if _VOXELS & set(kinds):
         session.mark_saved()
     return files
+
+
+def _mask_of(session: Session, time: int | None) -> Image:
+    """A picture for instances of which there is no image."""
+    return Image((session.frame(time).labels > 0).astype(np.uint8)[None], session.grid)
 
 
 def told(session: Session) -> pd.DataFrame | None:

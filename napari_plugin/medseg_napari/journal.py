@@ -33,7 +33,7 @@ class Row:
     id, kind, score
         Number, class name, score (None where a person drew it).
     voxels, centroid, box
-        Count; array index; start then stop of each axis, half-open.
+        Count; array index; start then stop of each axis, half-open; of the axes of space alone.
     status
         "", "accepted" or "rejected".
     edited
@@ -46,6 +46,8 @@ class Row:
         What a person said of it, for the table, SEG and SR.
     long_axis, short_axis
         End points (two voxel indices each) where a person moved the calipers.
+    time
+        When it is, in a time series, from 0; None in an image.
     """
 
     id: int
@@ -63,6 +65,20 @@ class Row:
     nodal: bool = False
     long_axis: tuple[tuple[float, ...], ...] = ()
     short_axis: tuple[tuple[float, ...], ...] = ()
+    time: int | None = None
+
+    @property
+    def where(self) -> tuple[float, ...]:
+        """Middle, as an index of the whole array: with the time in front, where there is one."""
+        return self.centroid if self.time is None else (float(self.time), *self.centroid)
+
+    @property
+    def span(self) -> tuple[int, ...]:
+        """Box in the whole array."""
+        if self.time is None:
+            return self.box
+        n = len(self.centroid)
+        return (self.time, *self.box[:n], self.time + 1, *self.box[n:])
 
     @classmethod
     def parsed(cls, value: dict[str, Any]) -> Self:
@@ -79,6 +95,8 @@ class Row:
             told[name] = tuple(tuple(map(float, end)) for end in told[name])
         told["centroid"] = tuple(map(float, told["centroid"]))
         if not _integers(*told["box"]) or len(told["box"]) != 2 * len(told["centroid"]):
+            raise TypeError
+        if told.get("time") is not None and not _integers(told["time"]):
             raise TypeError
         return cls(**told)
 
@@ -174,13 +192,12 @@ class Journal:
                 raise ValueError
             found["rows"] = _load(found["rows"])
             found["shape"] = tuple(found["shape"])
-            if len(found["shape"]) not in (2, 3) or not _integers(*found["shape"], found["position"]):
+            if not _integers(*found["shape"], found["position"]):
                 raise ValueError
-            if (
-                min(found["shape"]) < 1
-                or found["position"] < 0
-                or any(len(r.centroid) != len(found["shape"]) for r in found["rows"].values())
-            ):
+            timed = found["timed"] = found.get("timed") is True
+            if len(found["shape"]) - timed not in (2, 3) or min(found["shape"]) < 1 or found["position"] < 0:
+                raise ValueError
+            if not all(_fits(row, found["shape"], timed) for row in found["rows"].values()):
                 raise ValueError
             if not all(isinstance(file, str) for file in found.get("files") or ()):
                 raise ValueError
@@ -258,6 +275,12 @@ class _Transaction:
 
 def _integers(*values: Any) -> bool:
     return all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+
+
+def _fits(row: Row, shape: tuple[int, ...], timed: bool) -> bool:
+    if (row.time is not None) != timed or len(row.where) != len(shape):
+        return False
+    return row.time is None or 0 <= row.time < shape[0]
 
 
 def _dump(rows: dict[int, Row]) -> str:

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from medseg.errors import InputError
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
+from medseg_napari.rows import Left
 
 if TYPE_CHECKING:
     from medseg_napari.session import Session
@@ -89,17 +91,19 @@ def of_image(image: Image, name: str) -> list[tuple[Any, dict[str, Any], str]]:
     ]
 
 
+def in_time(more: dict[str, Any]) -> dict[str, Any]:
+    """What places a layer, with an axis of time in front."""
+    first = {"axis_labels": "t", "scale": 1.0, "translate": 0.0, "units": "pixel"}
+    return {key: (first[key], *value) if key in first else value for key, value in more.items()}
+
+
 def of_frames(frames: Sequence[Image], name: str) -> list[tuple[Any, dict[str, Any], str]]:
     """Layers of a time series: those of an image, with an axis of time in front."""
     out = []
     for number, (data, more, kind) in enumerate(of_image(frames[0], name)):
         parts = [data, *(of_image(frame, name)[number][0] for frame in frames[1:])]
-        more["axis_labels"] = ("t", *more["axis_labels"])
-        for key, first in (("scale", 1.0), ("translate", 0.0), ("units", "pixel")):
-            if key in more:
-                more[key] = (first, *more[key])
-        more["metadata"] = {KEY: {"frames": tuple(frames)}}
-        out.append((np.stack(parts), more, kind))
+        about = {"metadata": {KEY: {"frames": tuple(frames)}}}
+        out.append((np.stack(parts), in_time(more) | about, kind))
     return out
 
 
@@ -114,6 +118,15 @@ def of_labels(instances: Instances, name: str) -> tuple[Any, dict[str, Any], str
     """A labels layer that may be written into."""
     more = placed(instances.grid) | {"name": name, "metadata": {KEY: {"instances": instances}}}
     return np.array(instances.labels, order="C"), more, "labels"
+
+
+def of_label_frames(frames: Sequence[Image], name: str) -> tuple[Any, dict[str, Any], str]:
+    """A labels layer of a time series."""
+    found = [Instances.from_labels(frame.voxels()[0], frame.grid) for frame in frames]
+    nothing = pd.DataFrame({"id": [], "class": [], "score": []})
+    left = Left(found[0].grid, found[0].classes, {"labels": name}, nothing)
+    about = {"metadata": {KEY: {"instances": left, "times": len(frames)}}}
+    return np.stack([one.labels for one in found]), in_time(placed(left.grid)) | about | {"name": name}, "labels"
 
 
 def named(viewer: Any, name: str) -> Any:
@@ -165,9 +178,30 @@ def image_of(layer: Any, at: Sequence[float] = ()) -> Image:
     return Image(data, grid, "microscopy" if micro(grid) else "other", channels)
 
 
+def timed(layer: Any) -> bool:
+    """Whether one axis comes before those of space: time."""
+    return layer is not None and int(layer.ndim) - spatial(layer) == 1
+
+
+def times_of(layer: Any) -> list[Image]:
+    """The image of each time of an image layer that is `timed`.
+
+    Raises
+    ------
+    InputError
+        As for `image_of`.
+    """
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    return [image_of(layer, (time,)) for time in range(len(data))]
+
+
 def spatial(layer: Any) -> int:
     """How many axes of a layer are of space: the last three at most; of three the first is none if it is named t or time."""
-    n = int(layer.ndim)
+    n, about = int(layer.ndim), layer.metadata.get(KEY, {})
+    if "times" in about:
+        return n - 1
+    if (session := about.get("session")) is not None:
+        return int(session.grid.ndim)
     return 3 if n > 3 else 2 if n == 3 and str(layer.axis_labels[0]).lower() in ("t", "time") else n
 
 
@@ -197,11 +231,12 @@ def grid_of(layer: Any, shape: tuple[int, ...], beside: Iterable[Any] = ()) -> G
             return about[key].grid  # type: ignore[no-any-return]
     mine = transform(layer, shape)
     for other in beside:
-        image = other.metadata.get(KEY, {}).get("image")
+        theirs = other.metadata.get(KEY, {})
+        image = theirs.get("image") or next(iter(theirs.get("frames", ())), None)
         if image is None or image.grid.shape != shape:
             continue
-        theirs = transform(other, shape)
-        if all(np.allclose(mine[key], theirs[key], rtol=1e-6, atol=1e-9) for key in ("scale", "translate")):
+        over = transform(other, shape)
+        if all(np.allclose(mine[key], over[key], rtol=1e-6, atol=1e-9) for key in ("scale", "translate")):
             return image.grid  # type: ignore[no-any-return]
     units = {str(u).split()[-1] for u in mine["units"]}
     scale = [abs(s) for s in mine["scale"]]
@@ -227,6 +262,49 @@ def instances_of(layer: Any, beside: Iterable[Any] = ()) -> Instances:
     about = layer.metadata.get(KEY, {}).get("instances")
     if rejected := layer.metadata.get(KEY, {}).get("rejected"):  # in a session that was closed
         data = np.where(np.isin(data, rejected), 0, data)
+    return _known(data, grid, about)
+
+
+def series_of(layer: Any, beside: Iterable[Any] = ()) -> list[Instances | None]:
+    """Instances of each time of a labels layer that is `timed`, as `instances_of`; None where a session did not look.
+
+    Ids that are of several times are numbered through.
+    """
+    session: Session | None = layer.metadata.get(KEY, {}).get("session")
+    if session is not None:
+        return session.every()
+    data = np.asarray(layer.data)
+    grid = grid_of(layer, data.shape[1:], beside)
+    about = layer.metadata.get(KEY, {}).get("instances")
+    rejected = layer.metadata.get(KEY, {}).get("rejected") or []
+    every = [_known(np.where(np.isin(frame, rejected), 0, frame), grid, about) for frame in data]
+    ids = np.concatenate([one.table["id"].to_numpy() for one in every])
+    return list(every) if len(ids) == len(np.unique(ids)) else _numbered(every)
+
+
+def _numbered(every: Sequence[Instances]) -> list[Instances | None]:
+    """The same with ids that are of one time only."""
+    shift, out = 0, []
+    for one in every:
+        ids = one.table["id"].to_numpy()
+        labels = np.where(one.labels > 0, np.searchsorted(ids, one.labels) + 1 + shift, 0)
+        shift += len(ids)
+        number = {name: k for k, name in enumerate(one.classes, 1)}
+        out.append(
+            Instances.from_labels(
+                labels,
+                one.grid,
+                scores=one.table["score"].to_numpy(),
+                class_ids=[number[name] for name in one.table["class"]],
+                classes=one.classes,
+                provenance=one.provenance,
+            )
+        )
+    return list(out)
+
+
+def _known(data: Any, grid: Grid, about: Any) -> Instances:
+    """Labels with the scores and classes they came with, where there are such."""
     if about is None:
         return Instances.from_labels(data, grid, provenance={"edited": True})
     found = Instances.from_labels(data, grid, classes=about.classes, provenance=about.provenance)

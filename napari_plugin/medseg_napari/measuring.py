@@ -37,15 +37,16 @@ def measured(session: Session, row: Row) -> dict[str, Any]:
     dict
         Column to value, units in the names; empty where the instance went meanwhile.
     """
-    place = session.around([row.id], 12.0 if session.grid.known else 3.0)
-    inner = np.where(session.labels[place] == row.id, np.int32(row.id), np.int32(0))
+    frame = session.of([row.id])
+    place = frame.around([row.id], 12.0 if frame.grid.known else 3.0)
+    inner = np.where(frame.labels[place] == row.id, np.int32(row.id), np.int32(0))
     start, stop = [s.start for s in place], [s.stop for s in place]
     if not inner.any():
         return {}
-    one = Instances.from_labels(inner, session.grid.crop(start, stop))
+    one = Instances.from_labels(inner, frame.grid.crop(start, stop))
     image = None
-    if session.image is not None and session.image.grid.matches(session.grid):
-        image = session.image.crop(start, stop)
+    if frame.image is not None and frame.image.grid.matches(frame.grid):
+        image = frame.image.crop(start, stop)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -65,11 +66,12 @@ def score(session: Session, row: Row) -> float | None:
 
     None where there are no maps.
     """
-    maps = session.maps
+    frame = session.of([row.id])
+    maps = frame.maps
     if maps is None:
         return None
-    place = session.around([row.id], 8 * max(session.grid.spacing))
-    mask = session.labels[place] == row.id
+    place = frame.around([row.id], 8 * max(frame.grid.spacing))
+    mask = frame.labels[place] == row.id
     found = maps.around(place)
     if not len(found) or not mask.any():
         return 0.0

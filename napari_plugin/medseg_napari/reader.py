@@ -1,4 +1,4 @@
-"""Open files in napari: NIfTI, NRRD, MetaImage, TIFF, PNG, DICOM files and folders, DICOM SEG and RTSTRUCT.
+"""Open files in napari: NIfTI, NRRD, MetaImage, TIFF, PNG, DICOM files and folders, DICOM SEG and RTSTRUCT, CZI, ND2 and LIF.
 
 napari asks every plugin about every path, so asking must be quick: suffixes, and the first bytes of a few files of a folder.
 """
@@ -16,7 +16,9 @@ Given = str | list[str]
 LayerData = tuple[Any, dict[str, Any], str]
 
 _LOOKED_AT = 40  # files of a folder that may be looked at before it is called foreign
+_SCOPES = (".czi", ".nd2", ".lif")
 _SUFFIXES = (
+    *_SCOPES,
     ".nii",
     ".nii.gz",
     ".nrrd",
@@ -65,7 +67,7 @@ def read(path: Given) -> list[LayerData]:
 
 def _layers(paths: list[str]) -> list[LayerData]:
     from medseg import io
-    from medseg_napari.layers import of_frames, of_image, of_labels
+    from medseg_napari.layers import of_frames, of_image
 
     if len(paths) > 1 and all(_is_dicom(p) for p in paths):
         return of_image(io.load(paths), "DICOM")
@@ -74,13 +76,39 @@ def _layers(paths: list[str]) -> list[LayerData]:
         path = Path(one)
         if path.is_dir() or _is_dicom(one):
             out += _dicom(path)
+        elif path.suffix.lower() in _SCOPES:
+            out += _scene(path)
         elif any(word in path.name.lower() for word in _LABEL_WORDS):
-            out.append(of_labels(io.load_labels(path), io.stem(path)))
+            out.append(_labels(path))
         else:
             frames = io.frames(path)
             of_one = of_image(frames[0], io.stem(path))
             out += of_one if len(frames) == 1 else of_frames(frames, io.stem(path))
     return out
+
+
+def _scene(path: Path) -> list[LayerData]:
+    """A file of a microscope, which may hold several images."""
+    from medseg import io
+    from medseg.io import scopes
+    from medseg_napari._qt.picker import choose_scene
+    from medseg_napari.layers import of_image
+
+    number = scopes.count(path)
+    if number == 1:
+        return of_image(io.load(path), io.stem(path))
+    which = choose_scene(path, number)
+    return [] if which is None else of_image(io.load(path, series=which), f"{io.stem(path)} scene {which}")
+
+
+def _labels(path: Path) -> LayerData:
+    from medseg import io
+    from medseg_napari.layers import of_label_frames, of_labels
+
+    frames = io.frames(path)
+    return (
+        of_labels(io.load_labels(path), io.stem(path)) if len(frames) == 1 else of_label_frames(frames, io.stem(path))
+    )
 
 
 def _dicom(path: Path) -> list[LayerData]:

@@ -37,8 +37,9 @@ def doubt(session: Session, row: Row, usual: tuple[float, float]) -> Doubt:
     usual
         From `usual_size`.
     """
-    place = session.around([row.id], 2 * max(session.grid.spacing))
-    part = session.labels[place]
+    frame = session.of([row.id])
+    place = frame.around([row.id], 2 * max(frame.grid.spacing))
+    part = frame.labels[place]
     mask = part == row.id
     if not mask.any():
         return Doubt(0.0, "")
@@ -82,8 +83,8 @@ def _contact(
 
 
 def _at_border(session: Session, row: Row) -> bool:
-    n = session.labels.ndim
+    n = session.grid.ndim
     return any(
         size > 1 and (a == 0 or b == size)
-        for a, b, size in zip(row.box[:n], row.box[n:], session.labels.shape, strict=True)
+        for a, b, size in zip(row.box[:n], row.box[n:], session.grid.shape, strict=True)
     )

@@ -17,7 +17,10 @@ from medseg_napari.journal import Row
 
 @dataclass(frozen=True, eq=False)
 class Left:
-    """What is known of the instances of a plain layer: as `Instances` has it, without the labels, which the layer holds."""
+    """What is known of the instances of a plain layer: as `Instances` has it, without the labels, which the layer holds.
+
+    Of a time series the table has a column ``time``, and the grid is that of one time.
+    """
 
     grid: Grid
     classes: tuple[str, ...]
@@ -25,19 +28,20 @@ class Left:
     table: pd.DataFrame
 
 
-def rows_of(instances: Instances) -> Iterator[Row]:
-    """Give a row for each instance, numbered by revision."""
+def rows_of(instances: Instances, time: int | None = None, shift: int = 0) -> Iterator[Row]:
+    """Give a row for each instance, numbered by revision; ``shift`` is added to the ids."""
     axes = instances.grid.axes
     for number, row in enumerate(instances.table.to_dict("records"), 1):
         score = float(row["score"])
         yield Row(
-            int(row["id"]),
+            int(row["id"]) + shift,
             str(row["class"]),
             None if np.isnan(score) else score,
             int(row["voxels"]),
             tuple(float(row[f"centroid_{a}"]) for a in axes),
             tuple(int(row[f"box_{a}_{end}"]) for end in ("start", "stop") for a in axes),
             revision=number,
+            time=time,
         )
 
 

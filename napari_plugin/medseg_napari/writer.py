@@ -14,7 +14,8 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     Raises
     ------
     OutputError
-        The ending is none of .nii.gz, .nii, .tif, .tiff, .nrrd, .mha, .dcm, or the file cannot be written.
+        The ending is none of .nii.gz, .nii, .tif, .tiff, .nrrd, .mha, .dcm, of a time series none of .tif and .tiff, or the file
+        cannot be written.
     InputError
         DICOM is asked for of an image that was not read from DICOM.
     """
@@ -22,7 +23,8 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 
     from medseg import io
     from medseg.errors import InputError
-    from medseg_napari.layers import KEY, instances_of
+    from medseg.io import write
+    from medseg_napari.layers import KEY, instances_of, series_of, timed
 
     about = meta.get("metadata", {}).get(KEY, {})
     layer = SimpleNamespace(
@@ -31,12 +33,18 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
         scale=meta.get("scale", (1.0,) * np.ndim(data)),
         units=meta.get("units", ("pixel",) * np.ndim(data)),
         translate=meta.get("translate", (0.0,) * np.ndim(data)),
+        axis_labels=meta.get("axis_labels", ()),
+        ndim=np.ndim(data),
     )
     import napari
 
     viewer = napari.current_viewer()
-    instances = instances_of(layer, viewer.layers if viewer is not None else ())
+    beside = viewer.layers if viewer is not None else ()
     target = Path(path)
+    if timed(layer):
+        write.series(series_of(layer, beside), target)
+        return [str(target)]
+    instances = instances_of(layer, beside)
     session = about.get("session")
     image = session.image if session is not None else about.get("image")
     if target.suffix.lower() == ".dcm":

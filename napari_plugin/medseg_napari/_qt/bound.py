@@ -10,13 +10,11 @@ import numpy as np
 from napari.layers import Labels, Shapes
 from napari.utils.colormaps import DirectLabelColormap, label_colormap
 
-from medseg.image import Image
-from medseg.instances import Instances
-from medseg.maps import Maps
 from medseg.ops.deltas import Delta
 from medseg_napari import notices
-from medseg_napari.layers import KEY, placed
-from medseg_napari.session import Change, Session, start
+from medseg_napari.journal import Edit
+from medseg_napari.layers import KEY, in_time, placed
+from medseg_napari.session import Change, Session
 
 UNDO_KEYS = {"Control-Z": "undo", "Control-Shift-Z": "redo", "Control-Y": "redo"}
 
@@ -31,12 +29,10 @@ class Bound:
     ----------
     viewer
         Where.
-    instances, image, maps
-        For a new session.
+    session : Session
+        What is shown.
     name : str
         Of the layer.
-    session : Session, optional
-        One that goes on, in place of a new one.
     like : dict, optional
         Scale, translate and units of the layer, in place of those of the grid.
     layer : napari.layers.Labels, optional
@@ -46,31 +42,24 @@ class Bound:
     def __init__(
         self,
         viewer: Any,
-        instances: Instances | None,
-        image: Image | None,
-        maps: Maps | None,
+        session: Session,
         name: str,
-        session: Session | None = None,
         like: dict[str, Any] | None = None,
         layer: Labels | None = None,
     ) -> None:
         self.viewer = viewer
-        array = session.labels if session else np.array(instances.labels, order="C")  # type: ignore[union-attr]
-        grid = session.grid if session else instances.grid  # type: ignore[union-attr]
         if layer is None:
-            self.layer = Labels(array, name=name, **(placed(grid) | (like or {})))
+            more = placed(session.grid) if session.times is None else in_time(placed(session.grid))
+            self.layer = Labels(session.labels, name=name, **(more | (like or {})))
         else:
             self.layer = layer
             layer.metadata.pop("medseg_help", None)
-            layer.data = array
+            layer.data = session.labels
             layer.name = name
-        if session is None:
-            assert instances is not None
-            session = start(instances, image, maps, self.layer.data)
         self.session = session
         self._frame: Any = None
         session.labels = self.layer.data
-        self.layer.metadata[KEY] = {"session": session, "image": image}
+        self.layer.metadata[KEY] = {"session": session, "image": session.image}
         if layer is None:
             viewer.add_layer(self.layer)
         self.layer.events.paint.connect(self._painted)
@@ -86,15 +75,25 @@ class Bound:
         """Take the last step back."""
         if self.layer._block_history:  # a stroke is being drawn
             return
-        if self.session.undo() is None:
-            notices.note("There is nothing to undo.")
+        self._went(self.session.undo(), "There is nothing to undo.")
 
     def redo(self) -> None:
         """Do it again."""
         if self.layer._block_history:
             return
-        if self.session.redo() is None:
-            notices.note("There is nothing to do again.")
+        self._went(self.session.redo(), "There is nothing to do again.")
+
+    def _went(self, edit: Edit | None, nothing: str) -> None:
+        """Show the time of a series that a step was of."""
+        if edit is None:
+            notices.note(nothing)
+            return
+        rows = {**edit.before, **edit.after}
+        times = {row.time for row in rows.values()}
+        axis = self.viewer.dims.ndim - self.layer.ndim
+        if len(times) != 1 or None in times or axis not in self.viewer.dims.not_displayed:
+            return
+        self.viewer.dims.set_point(axis, self.layer.data_to_world((times.pop(), *(0,) * self.session.grid.ndim))[0])
 
     def _draw(self, change: Change) -> None:
         if any(s.stop > s.start for s in change.place):
@@ -113,8 +112,11 @@ class Bound:
         if not index:
             return
         delta = Delta.of_voxels(np.concatenate(index), np.concatenate(old), np.concatenate(new), shape)
-        self.session.took("paint", delta)
+        edit = self.session.took("paint", delta)
         self.layer._reset_history()
+        brush = self.layer.selected_label
+        if edit is not None and brush and brush not in edit.delta.ids and set(edit.after) - set(edit.before):
+            self.layer.selected_label = max(edit.after)  # painted at another time: it got a number of its own
 
     def _replaced(self, event: Any) -> None:
         """Another part of napari put an array in place of ours: what it changed is a step, and ours is put back."""
@@ -147,7 +149,7 @@ class Bound:
         row = self.session.rows.get(id)
         if row is None:
             return
-        world = self.layer.data_to_world(row.centroid)
+        world = self.layer.data_to_world(row.where)
         for axis in self.viewer.dims.not_displayed:
             offset = axis - (self.viewer.dims.ndim - len(world))
             if offset >= 0:
@@ -175,9 +177,9 @@ class Bound:
         frames = []
         for id in ids[:200]:
             row = self.session.rows[id]
-            corners = np.tile(np.rint(row.centroid), (4, 1))
+            corners = np.tile(np.rint(row.where), (4, 1))
             for axis, ends in zip(shown, ((0, 0, 1, 1), (0, 1, 1, 0)), strict=True):
-                low, high = row.box[axis] - 2.0, row.box[n + axis] + 1.0
+                low, high = row.span[axis] - 2.0, row.span[n + axis] + 1.0
                 corners[:, axis] = [high if end else low for end in ends]
             frames.append((corners, "rectangle"))
         if here:
@@ -211,7 +213,9 @@ class Bound:
         self.session.complained.disconnect()
         rejected = [id for id, row in self.session.rows.items() if row.status == "rejected"]
         about: dict[str, Any] = {"instances": self.session.left(), "rejected": rejected}
-        if self.session.image is not None:
+        if self.session.times is not None:
+            about["times"] = self.session.times
+        elif self.session.image is not None:
             about["image"] = self.session.image
         self.layer.metadata[KEY] = about
         if self.session.journal is not None:

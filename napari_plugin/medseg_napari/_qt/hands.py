@@ -13,7 +13,7 @@ from qtpy.QtCore import QTimer
 from medseg.errors import InputError
 from medseg.instances import Instances
 from medseg_napari import commands, notices
-from medseg_napari.layers import image_of, transform
+from medseg_napari.layers import image_of, timed, times_of, transform
 from medseg_napari.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Hands:
         self.clicks: list[tuple[float, ...]] = []
         self.prompt: Prompt | None = None
         self._over: Any = None  # the image layer that is clicked in
+        self._time: int | None = None  # of a series, when
         self._marks: Points | None = None
         self._preview: Labels | None = None
         self.viewer.mouse_drag_callbacks.append(self._mouse)
@@ -144,6 +145,7 @@ class Hands:
             layer = self.panel.image_layer()
             at = () if layer is None else layer.world_to_data(self.viewer.dims.point)
             self.prompt, self._over = Prompt(image_of(layer, at)), layer
+            self._time = int(round(float(at[0]))) if timed(layer) else None
         return self.prompt
 
     def _where(self, position: tuple[float, ...]) -> np.ndarray[Any, Any]:
@@ -174,7 +176,15 @@ class Hands:
         if self._preview is not None and self._preview in self.viewer.layers:
             self.viewer.layers.remove(self._preview)
         like = transform(self._over, self.prompt.image.grid.shape, [s.start for s in place])
-        self._preview = Labels(mask.astype(np.uint8), name="preview", opacity=0.5, **like)
+        mask = mask.astype(np.uint8)
+        if self._time is not None:  # at its time alone
+            mask, when = mask[None], self._over.scale[0] * self._time + self._over.translate[0]
+            like = {
+                "scale": [self._over.scale[0], *like["scale"]],
+                "translate": [when, *like["translate"]],
+                "units": list(self._over.units),
+            }
+        self._preview = Labels(mask, name="preview", opacity=0.5, **like)
         self._preview.metadata["medseg_help"] = True
         active = self.viewer.layers.selection.active
         self.viewer.add_layer(self._preview)
@@ -186,7 +196,12 @@ class Hands:
         tool = self.panel.tool
         if self.panel.bound is None:
             empty = Instances.from_labels(np.zeros(image.grid.shape, np.int32), image.grid)
-            self.panel.opened(empty, image, None, like=transform(self._over, image.grid.shape))
+            if self._time is None:
+                self.panel.opened(empty, image, None, like=transform(self._over, image.grid.shape))
+            else:
+                every = times_of(self._over)
+                shape = (len(every), *image.grid.shape)
+                self.panel.opened([empty] * len(every), every, None, like=transform(self._over, shape))
         session = self.panel.session()
         if not image.grid.matches(session.grid):  # clicked in another image, such as the PET beside the CT
             whole = np.zeros(image.grid.shape, np.int32)
@@ -199,7 +214,7 @@ class Hands:
             found = np.argwhere(whole)
             place = tuple(slice(int(a), int(b) + 1) for a, b in zip(found.min(0), found.max(0), strict=True))
             mask = whole[place] > 0
-        commands.add(session, mask, place, "add by clicks")
+        commands.add(session, mask, place, "add by clicks", time=self._time)
         new = max(session.rows)
         self.panel.take(tool)
         self.panel.choose([new])

@@ -38,7 +38,8 @@ class Calipers:
             return
         self.hide()
         self.id, self._axes = id, list(found)
-        data = [np.array(line) for line in found.values()]
+        lead = () if row.time is None else (float(row.time),)
+        data = [np.array([(*lead, *point) for point in line]) for line in found.values()]
         colours = {"long_axis": "yellow", "short_axis": "cyan"}
         thin = 0.6 * float(min(bound.layer.scale)) / float(max(bound.layer.scale))
         self.layer = Shapes(
@@ -99,7 +100,9 @@ class Calipers:
         told: dict[str, Any] = {}
         for axis, line, drawn in zip(self._axes, self.layer.data, self._drawn, strict=True):
             if not np.allclose(line, drawn, atol=1e-3):
-                told[axis] = tuple(tuple(round(float(v), 4) for v in point) for point in np.asarray(line)[[0, -1]])
+                told[axis] = tuple(
+                    tuple(round(float(v), 4) for v in bound.session.inner(point)) for point in np.asarray(line)[[0, -1]]
+                )
         self._drawn = [np.array(line) for line in self.layer.data]
         if told:
             self._writing = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +15,9 @@ from medseg import io
 from medseg.errors import MedsegError
 from medseg.grid import Grid
 from medseg.image import Image
+from medseg.io import scopes
 from medseg_napari import journal, notices
-from medseg_napari.layers import KEY, grid_of, of_image
+from medseg_napari.layers import KEY, grid_of, of_frames, of_image
 from medseg_napari.session import Session
 
 if TYPE_CHECKING:
@@ -51,33 +54,50 @@ class Offer(QWidget):
     def restore(self) -> None:
         """Go on with the newest session that did not end well."""
         found = Session.resume(self._left[0])
-        image = self._image_for(found)
-        found.image = image
+        images = self._images_for(found)
         viewer = self.panel.viewer
-        if image is not None and not any(_shows(layer, image) for layer in viewer.layers):
-            for data, more, kind in of_image(image, "restored"):
-                getattr(viewer, f"add_{kind}")(data, **more)
-        self.panel.opened(None, image, None, found)
+        if images:
+            found.remember(images if found.times is not None else images[0])
+            if not any(_shows(layer, images) for layer in viewer.layers):
+                made = of_image(images[0], "restored") if len(images) == 1 else of_frames(images, "restored")
+                for data, more, kind in made:
+                    getattr(viewer, f"add_{kind}")(data, **more)
+        self.panel.opened(None, None, None, found)
 
-    def _image_for(self, session: Session) -> Image | None:
-        """The image a restored session was of, told by its content: one that is open, or read again where it still is."""
+    def _images_for(self, session: Session) -> list[Image]:
+        """The image a restored session was of, of a series each time, told by its content: one that is open, or read again."""
         about = session.journal.about() if session.journal else {}
         wanted, files = about.get("image_sha256"), about.get("files") or []
         if not wanted:
             notices.note("This session knows no image file; the instances are restored without an image.")
-            return None
-        layers = [layer for layer in self.panel.viewer.layers if isinstance(layer, ImageLayer)]
-        for image in [layer.metadata.get(KEY, {}).get("image") for layer in layers]:
-            if image is not None and image.source is not None and image.source.content_hash() == wanted:
-                return _part_of(image, session.grid)
-        try:
-            image = io.load(files[0] if len(files) == 1 else files)
-            if image.source is not None and image.source.content_hash() == wanted:
-                return _part_of(image, session.grid)
-        except (MedsegError, OSError):
-            pass
+            return []
+        for every in self._known(files):
+            first = every[0]
+            if (
+                first.source is not None
+                and first.source.content_hash() == wanted
+                and len(every) == (session.times or 1)
+            ):
+                parts = [_part_of(image, session.grid) for image in every]
+                return [part for part in parts if part is not None]
         notices.note("The image of this session is not where it was; the instances are restored without it.")
-        return None
+        return []
+
+    def _known(self, files: list[str]) -> Iterator[list[Image]]:
+        """Images that are open, then what the files hold."""
+        for layer in self.panel.viewer.layers:
+            about = layer.metadata.get(KEY, {})
+            if isinstance(layer, ImageLayer) and ("image" in about or "frames" in about):
+                yield list(about["frames"]) if "frames" in about else [about["image"]]
+        try:
+            scenes = scopes.count(Path(files[0])) if len(files) == 1 else 1
+            if scenes == 1:
+                yield list(io.frames(files[0])) if len(files) == 1 else [io.load(files)]
+                return
+            for which in range(1, scenes + 1):
+                yield [io.load(files[0], series=which)]
+        except (MedsegError, OSError):
+            return
 
     def _forgotten(self) -> None:
         if self.forget.text() == "Forget":
@@ -100,5 +120,10 @@ def _part_of(image: Image, grid: Grid) -> Image | None:
     return part if part.grid.matches(grid) else None
 
 
-def _shows(layer: Any, image: Image) -> bool:
-    return isinstance(layer, ImageLayer) and grid_of(layer, layer.data.shape[: image.grid.ndim]).matches(image.grid)
+def _shows(layer: Any, images: list[Image]) -> bool:
+    if not isinstance(layer, ImageLayer):
+        return False
+    about, grid = layer.metadata.get(KEY, {}), images[0].grid
+    if "frames" in about or len(images) > 1:
+        return len(about.get("frames", ())) == len(images) and about["frames"][0].grid.matches(grid)
+    return grid_of(layer, layer.data.shape[: grid.ndim]).matches(grid)

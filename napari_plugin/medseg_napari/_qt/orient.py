@@ -30,8 +30,8 @@ def turned(grid: Grid, axes: tuple[int, int]) -> tuple[str, str]:
 
 
 def face(viewer: Any, layer: Any) -> None:
-    """Turn the view to the anatomy of a layer, and letter its edges."""
-    grid = shown_grid(layer)
+    """Turn the view to the anatomy of a layer, and letter its edges; without a layer take the letters away."""
+    grid = None if layer is None else shown_grid(layer)
     axes = displayed(viewer.dims, grid) if grid is not None and viewer.dims.ndisplay == 2 else None
     if grid is not None and axes is not None:
         viewer.scene.camera.orientation2d = turned(grid, axes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -42,9 +43,20 @@ from medseg_napari._qt.saving import SaveTab
 from medseg_napari._qt.segment import SegmentTab
 from medseg_napari._qt.table import InstancesTab, counted
 from medseg_napari.background import Background
-from medseg_napari.layers import image_of, instances_of, micro, named, placed, transform
+from medseg_napari.layers import (
+    image_of,
+    in_time,
+    instances_of,
+    micro,
+    named,
+    placed,
+    series_of,
+    timed,
+    times_of,
+    transform,
+)
 from medseg_napari.runner import unsettle
-from medseg_napari.session import Change, Session
+from medseg_napari.session import Change, Session, start
 
 _REMEMBERED = 50_000  # states of instances whose measurements are kept for undo
 _FETCH = 50  # ms between two looks at what the background has done
@@ -142,8 +154,8 @@ class Panel(QWidget):
             box.setCurrentIndex(max(0, box.findData(current)))
         if (layer := self.image_layer()) is not None:
             self.segment.suggest(layer)
-            if self.bound is None:
-                face(self.viewer, layer)
+        if self.bound is None and (layer is not None or not len(self.viewer.layers)):
+            face(self.viewer, layer)
 
     def _removed(self, event: Any) -> None:
         """A person deleted a layer: of the session's the file stays, so that it can be restored."""
@@ -185,7 +197,7 @@ class Panel(QWidget):
 
     def axis(self) -> int:
         """The axis of the labels that the viewer looks along; the first in 3-D views."""
-        n = self.needed().session.labels.ndim
+        n = self.needed().session.grid.ndim
         hidden = [axis - (self.viewer.dims.ndim - n) for axis in self.viewer.dims.not_displayed]
         return next((axis for axis in hidden if axis >= 0), 0)
 
@@ -193,8 +205,8 @@ class Panel(QWidget):
 
     def opened(
         self,
-        instances: Instances | None,
-        image: Image | None,
+        instances: Instances | Sequence[Instances | None] | None,
+        image: Image | Sequence[Image] | None,
         maps: Maps | None,
         session: Session | None = None,
         like: dict[str, Any] | None = None,
@@ -205,7 +217,7 @@ class Panel(QWidget):
         Parameters
         ----------
         instances, image, maps
-            For a new session.
+            For a new session; of a series those of each time.
         session
             One that goes on, in place of a new one.
         like
@@ -216,7 +228,10 @@ class Panel(QWidget):
         self._leave()
         self.take("")
         name = self.images.currentText() or "image"
-        self.bound = Bound(self.viewer, instances, image, maps, f"{name} instances", session, like, layer)
+        if session is None:
+            assert instances is not None
+            session = start(instances, image, maps)
+        self.bound = Bound(self.viewer, session, f"{name} instances", like, layer)
         self.bound.session.changed.connect(self._changed)
         self.viewer.layers.selection.active = self.bound.layer
         face(self.viewer, self.bound.layer)
@@ -242,8 +257,11 @@ class Panel(QWidget):
             raise InputError("There are no labels: open a label file first, or segment an image.")
         if self.bound is not None and layer is self.bound.layer:
             return
-        instances, image = instances_of(layer, self.viewer.layers), None
         picture = self.image_layer()
+        if timed(layer) or (timed(picture) and layer.data.shape == picture.data.shape[: layer.ndim]):
+            self._adopt_series(layer, picture)
+            return
+        instances, image = instances_of(layer, self.viewer.layers), None
         if picture is not None:
             found = image_of(picture, picture.world_to_data(self.viewer.dims.point))
             image, before = found, len(instances)
@@ -261,15 +279,30 @@ class Panel(QWidget):
         )
         layer.visible = False
 
-    def redecoded(self, instances: Instances) -> None:
+    def _adopt_series(self, layer: Any, picture: Any) -> None:
+        """Work on the labels of a time series."""
+        found = series_of(layer, self.viewer.layers)
+        images, first = None, next(one for one in found if one is not None)
+        if timed(picture):
+            images = times_of(picture)
+            if len(images) != len(found) or not images[0].grid.matches(first.grid):
+                raise InputError(
+                    "These labels have other times or voxels than the image; choose the image they were drawn on."
+                )
+        shape = (len(found), *first.grid.shape)
+        self.opened(found, images, None, like=transform(layer if images is None else picture, shape))
+        layer.visible = False
+
+    def redecoded(self, instances: Instances | Sequence[Instances | None]) -> None:
         """Show what the sliders gave."""
         session = self.session()
         if not session.edits or session.edits[-1].name == "settings":
             session.replace("settings", instances)
 
-    def preview(self, grid: Grid, like: dict[str, Any] | None = None) -> Any:
+    def preview(self, grid: Grid, shape: tuple[int, ...], like: dict[str, Any] | None = None) -> Any:
         """A labels layer for regions as they come, of no session."""
-        layer = Labels(np.zeros(grid.shape, np.int32), name="finding...", **(placed(grid) | (like or {})))
+        more = placed(grid) if len(shape) == grid.ndim else in_time(placed(grid))
+        layer = Labels(np.zeros(shape, np.int32), name="finding...", **(more | (like or {})))
         layer.metadata["medseg_help"] = True
         self.viewer.add_layer(layer)
         return layer
@@ -386,7 +419,7 @@ class Panel(QWidget):
         """End threads, let go of napari; edits that were not saved stay on disk and are offered next time."""
         self._fetch.stop()
         self.take("")
-        self.segment.cancel()
+        self.segment.cancel(forget=True)
         self.segment.stop_timers()
         events = self.viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):

@@ -1,8 +1,9 @@
-"""Which series of a DICOM folder: a list with a picture of the middle slice and what is wrong with each."""
+"""Which image, where there are several: of a DICOM folder with a picture of each series, of a microscope's file its scenes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,35 +27,46 @@ _SIZE = 96
 
 
 class Picker(QDialog):
-    """Choose one series."""
+    """Choose one of several.
 
-    def __init__(self, found: Sequence[Series], parent: QWidget | None = None) -> None:
+    Parameters
+    ----------
+    title, about
+        Of the window; what a person needs to know.
+    lines
+        Text of each, with its picture where there is one.
+    first
+        Which is marked at first.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        about: str,
+        lines: Sequence[tuple[str, QPixmap | None]],
+        first: int = 0,
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent)
-        self.setWindowTitle("medseg: which series?")
+        self.setWindowTitle(title)
         self.resize(620, 460)
-        self._found = list(found)
         self.list = QListWidget()
         self.list.setIconSize(QSize(_SIZE, _SIZE))
-        for one in self._found:
-            item = QListWidgetItem(QIcon(thumbnail(one)), told(one))
-            self.list.addItem(item)
-        self.list.setCurrentRow(next((i for i, one in enumerate(found) if not one.problems), 0))
+        for text, picture in lines:
+            self.list.addItem(QListWidgetItem(text) if picture is None else QListWidgetItem(QIcon(picture), text))
+        self.list.setCurrentRow(first)
         self.list.itemDoubleClicked.connect(lambda _: self.accept())
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Open | QDialogButtonBox.StandardButton.Cancel)
         buttons.accepted.connect(self.accept)
         buttons.rejected.connect(self.reject)
         box = QVBoxLayout(self)
-        box.addWidget(
-            QLabel("There are several images in this folder. Slices of one with gaps or tilt are put in place.")
-        )
+        box.addWidget(QLabel(about))
         box.addWidget(self.list)
         box.addWidget(buttons)
 
-    @property
-    def chosen(self) -> Series | None:
-        """The series of the line that is marked."""
-        row = self.list.currentRow()
-        return self._found[row] if 0 <= row < len(self._found) else None
+    def ask(self) -> int | None:
+        """Number of the line that is marked, from 0; None if the person cancelled."""
+        return self.list.currentRow() if self.exec() and self.list.currentRow() >= 0 else None
 
 
 def told(one: Series) -> str:
@@ -87,8 +99,32 @@ def thumbnail(one: Series) -> QPixmap:
 
 
 def choose(found: Sequence[Series], parent: QWidget | None = None) -> Series | None:
-    """Ask; None if the person cancelled. Without a window the first that loads."""
+    """Ask for a series; None if the person cancelled. Without a window the first that loads."""
     if QApplication.instance() is None:
         return next((one for one in found if not one.problems), None)
-    dialog = Picker(found, parent)
-    return dialog.chosen if dialog.exec() else None
+    first = next((i for i, one in enumerate(found) if not one.problems), 0)
+    about = "There are several images in this folder. Slices of one with gaps or tilt are put in place."
+    row = Picker("medseg: which series?", about, [(told(one), thumbnail(one)) for one in found], first, parent).ask()
+    return None if row is None else found[row]
+
+
+def choose_scene(path: Path, number: int, parent: QWidget | None = None) -> int | None:
+    """Ask for a scene of a microscope's file, from 1; None if the person cancelled. Without a window the first."""
+    if QApplication.instance() is None:
+        return 1
+    about = f"There are {number} images in this file. No voxel is read before one is chosen."
+    lines = [(scene(path, which), None) for which in range(1, number + 1)]
+    row = Picker("medseg: which scene?", about, lines, 0, parent).ask()
+    return None if row is None else row + 1
+
+
+def scene(path: Path, which: int) -> str:
+    """What a person needs to tell scenes apart: number, size and channels, or why it does not open."""
+    from medseg import io
+    from medseg.errors import MedsegError
+
+    try:
+        image = io.load(path, series=which)
+    except (MedsegError, OSError) as error:
+        return f"{which}\n{error}"
+    return f"{which}\n{image.grid.describe()}; {', '.join(image.channels)}"

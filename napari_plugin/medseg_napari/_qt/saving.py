@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from medseg.export import KINDS
+from medseg.export import KINDS, OF_SERIES
 from medseg_napari import notices
 from medseg_napari.handing import hand_on
 
@@ -48,10 +48,17 @@ class SaveTab(QWidget):
         box.addStretch()
 
     def shown(self) -> None:
-        """DICOM can be written of what was read from DICOM."""
+        """DICOM can be written of what was read from DICOM, times of a series in files that have an axis for them."""
         bound = self.panel.bound
         image = bound.session.image if bound else None
-        dicom = image is not None and image.source is not None and image.source.format == "dicom"
+        series = bound is not None and bound.session.times is not None
+        for kind in KINDS:
+            if kind not in (*OF_SERIES, *_DICOM):
+                self.boxes[kind].setEnabled(not series)
+                self.boxes[kind].setToolTip("not for a time series" if series else "")
+                if series:
+                    self.boxes[kind].setChecked(False)
+        dicom = not series and image is not None and image.source is not None and image.source.format == "dicom"
         for kind in _DICOM:
             self.boxes[kind].setEnabled(dicom)
             self.boxes[kind].setToolTip("" if dicom else "only for images that were read from DICOM")

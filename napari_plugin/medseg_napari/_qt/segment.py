@@ -29,7 +29,7 @@ from medseg.instances import Instances
 from medseg.pipeline import Progress, Region, Started
 from medseg.spec import HeadBase, ModelSpec, RunSpec
 from medseg_napari import notices
-from medseg_napari.layers import KEY, WINDOWS, image_of, limits, spatial, transform
+from medseg_napari.layers import KEY, WINDOWS, image_of, limits, spatial, timed, times_of, transform
 from medseg_napari.runner import Cancelled, Failed, Ready, Run, by_rule
 from medseg_napari.session import Session
 
@@ -54,8 +54,8 @@ class SegmentTab(QWidget):
         super().__init__()
         self.panel = panel
         self.run: Run | None = None
-        self._image: Image | None = None
-        self._windows = 0
+        self._images: tuple[Image, ...] = ()
+        self._asked = 0  # how many settings of the sliders were asked for
         self._preview: Any = None
         self._suggested: Any = None
         self._like: dict[str, Any] | None = None
@@ -69,6 +69,8 @@ class SegmentTab(QWidget):
         self.card = QLabel(wordWrap=True)
         self.device = QComboBox()
         self.device.addItems(["auto", "cpu", "cuda", "mps"])
+        self.series = QCheckBox("all times of the series")
+        self.series.setToolTip("one after the other; not ticked, the time that is shown")
         self.region = QCheckBox("only in the box of the active shapes layer")
         self.force = QCheckBox("run although the model does not fit")
         self.windows = QComboBox()
@@ -103,6 +105,7 @@ class SegmentTab(QWidget):
         form.addRow("values are", self.values)
         self._form_of_rule = form
         form.addRow("device", self.device)
+        form.addRow(self.series)
         form.addRow(self.region)
         form.addRow(self.force)
         form.addRow("CT window", self.windows)
@@ -135,7 +138,8 @@ class SegmentTab(QWidget):
         )
 
     def suggest(self, layer: Any) -> None:
-        """Choose the model that fits an image nobody chose one for, and windows only for CT; no voxel is read for it."""
+        """Choose the model that fits an image nobody chose one for; windows are for CT, times for a series. No voxel is read."""
+        self._form_of_rule.setRowVisible(self.series, timed(layer))
         if layer is self._suggested:
             return
         self._suggested = layer
@@ -171,16 +175,22 @@ class SegmentTab(QWidget):
         try:
             layer = self.panel.image_layer()
             at = () if layer is None else layer.world_to_data(self.panel.viewer.dims.point)
-            image = image_of(layer, at)
-            start = self._box(image)[0] if self.region.isChecked() else (0,) * image.grid.ndim
-            self._image = self._part(image)
-            self._like = transform(layer, image.grid.shape, start)
+            series = self.series.isChecked() and timed(layer)
+            every = times_of(layer) if series else [image_of(layer, at)]
+            box = self._box(every[0]) if self.region.isChecked() else None
+            self._images = tuple(every if box is None else [image.crop(*box) for image in every])
+            grid = self._images[0].grid
+            shape, start = grid.shape, (0,) * grid.ndim if box is None else box[0]
+            if series:
+                shape, start = (len(every), *shape), (0, *start)
+            self._like = transform(layer, shape, start)
             if events is None and self.models.currentText() == RULE:
-                events = by_rule(self._image, self.rule.text(), self.values.currentText())
+                events = by_rule(self.rule.text(), self.values.currentText())
             options = RunSpec(device=self.device.currentText(), force=self.force.isChecked())  # type: ignore[arg-type]
             # now and not at the end: napari takes its time to add a layer, and the window is to go on when the result comes
-            self._preview = self.panel.preview(self._image.grid, self._like)
-            self.run = Run(self._image, self.models.currentText(), options, events)
+            self._preview = self.panel.preview(grid, shape, self._like)
+            images = self._images if series else self._images[0]
+            self.run = Run(images, self.models.currentText(), options, events)
         except (MedsegError, MemoryError) as error:
             self._no_preview()
             self.tell(notices.words(error))
@@ -190,11 +200,6 @@ class SegmentTab(QWidget):
         self.bar.setRange(0, 0)
         self.left.setText("reading the model")
         self._look.start()
-
-    def _part(self, image: Image) -> Image:
-        if not self.region.isChecked():
-            return image
-        return image.crop(*self._box(image))
 
     def _box(self, image: Image) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Region of interest: the box around all shapes of the active shapes layer, whole in axes that it does not cover."""
@@ -214,26 +219,29 @@ class SegmentTab(QWidget):
             raise InputError("The region lies outside of the image, or is empty.")
         return tuple(low), tuple(high)
 
-    def cancel(self) -> None:
-        """Give the window back now; the thread ends after the network window that runs."""
-        if self.run is not None:
-            self.run.cancel()
-            self._ended("cancelled")
-            self._no_preview()
+    def cancel(self, *, forget: bool = False) -> None:
+        """Give the window back now; the thread ends after the network window that runs. Times of a series that are done stay."""
+        if self.run is None:
+            return
+        if self.run.series and not forget:
+            self.run.cancel(forget=False)
+            self.stop.setEnabled(False)
+            self.left.setText("stopping; what is done stays")
+            return
+        self.run.cancel()
+        self._ended("cancelled")
+        self._no_preview()
 
     def _looked(self) -> None:
         if self.run is None:
             return
         for event in self.run.events():
             if isinstance(event, Started):
-                self._windows = event.windows
                 self.bar.setRange(0, event.windows)
                 for text in event.notes:
                     self.note.setText(text)
             elif isinstance(event, Progress):
-                self.bar.setValue(event.done)
-                left = self.run.left(event.done, event.windows)
-                self.left.setText("" if left is None else f"about {left:.0f} s left")
+                self._progressed(event)
             elif isinstance(event, Region):
                 self._shown(event)
             elif isinstance(event, Ready):
@@ -249,10 +257,22 @@ class SegmentTab(QWidget):
                 self._no_preview()
                 return
 
+    def _progressed(self, event: Progress) -> None:
+        assert self.run is not None
+        self.bar.setRange(0, event.windows)
+        self.bar.setValue(event.done)
+        if not self.stop.isEnabled():  # it is ending
+            return
+        left = self.run.left(event.done, event.windows)
+        text = "" if left is None else f"about {left:.0f} s left"
+        if self.run.series:
+            time = min(event.done * len(self._images) // event.windows, len(self._images) - 1)
+            text = f"time {time} of 0 to {len(self._images) - 1}, {text}"
+        self.left.setText(text)
+
     def _shown(self, region: Region) -> None:
         """Draw a region as it comes; of an image that is one region the result is about to come."""
-        assert self._image is not None
-        if region.labels.shape == self._image.grid.shape:
+        if region.labels.shape == self._images[0].grid.shape:
             return
         if self._preview not in self.panel.viewer.layers:
             return  # a person deleted it: the run goes on
@@ -260,19 +280,23 @@ class SegmentTab(QWidget):
         self._preview.refresh(extent=False)
 
     def _done(self, ready: Ready) -> None:
-        event = ready.finished
-        self._ended(f"{len(event.instances)} found in {event.seconds:.1f} s")
+        session = ready.session
+        done = "" if session.times is None else f" at {len(session.done())} of {session.times} times"
+        self._ended(f"{len(session)} found{done} in {ready.seconds:.1f} s")
         notes = [
-            re.sub(r"; ?--[^;]*$", "", note) for note in event.notes
+            re.sub(r"; ?--[^;]*$", "", note) for note in ready.notes
         ]  # options of the command line are sliders here
-        if event.maps is None and self.models.currentText() != RULE:
+        if session.maps is None and self.models.currentText() != RULE:
             notes.append("the maps are too large to be kept: the sliders are off, splitting goes by shape")
         self.note.setText("; ".join(notes))
         layer, self._preview = self._preview, None
         if layer not in self.panel.viewer.layers:  # a person deleted it
             layer = None
-        session, image, like = ready.session, self._image, self._like
-        self.panel.edit.guard(lambda: self.panel.opened(None, image, None, session, like, layer))
+        like = self._like
+        self.panel.edit.guard(lambda: self.panel.opened(None, None, None, session, like, layer))
+        self._images = ()
+        if ready.problem:
+            self.tell(ready.problem)
         self.finished.emit()
 
     def _ended(self, text: str) -> None:
@@ -351,13 +375,22 @@ class SegmentTab(QWidget):
             self.note.setText("The result was edited; undo the edits, or segment again, to change its settings.")
             return
         head, least = self.settings()
+        self._asked += 1
         # beside the window; of several waiting settings the last counts
-        self.panel.background.put("settings", partial(_again, bound.session, head, least))
+        self.panel.background.put("settings", partial(self._read_again, self._asked, bound.session, head, least))
 
-
-def _again(session: Session, head: HeadBase, least: float) -> tuple[Session, Instances] | None:
-    maps = session.maps
-    return None if maps is None else (session, maps.decode(head, least))
+    def _read_again(
+        self, asked: int, session: Session, head: HeadBase, least: float
+    ) -> tuple[Session, Instances | list[Instances | None]] | None:
+        """Read the maps again; None where other settings were asked for meanwhile."""
+        every: list[Instances | None] = []
+        for maps in session.every_maps:
+            if asked != self._asked and session.times is not None or session.maps is None:
+                return None
+            every.append(None if maps is None else maps.decode(head, least))
+        if session.times is not None:
+            return session, every
+        return None if every[0] is None else (session, every[0])
 
 
 HELP = {"min_score": "instances with a lower score are left out", "min_voxels": "smallest instance in voxels"}

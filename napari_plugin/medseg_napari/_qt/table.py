@@ -50,6 +50,8 @@ class Rows(QAbstractTableModel):
         session = self.session
         self.ids = sorted(session.rows) if session else []
         self.columns = [*_FIRST, *_SAID]
+        if session is not None and session.times is not None:
+            self.columns.insert(1, "time")
         self._known = set(self.columns)
         for values in self.panel.measures.values():
             self._learn(values)
@@ -99,7 +101,7 @@ class Rows(QAbstractTableModel):
         if column == "doubt":
             found = self.panel.doubts.get(id)
             return None if found is None else round(found.value, 3)
-        if column in ("id", "score", "status", "voxels", *_SAID):
+        if column in ("id", "time", "score", "status", "voxels", *_SAID):
             return getattr(row, column)
         return self.panel.measured_of(id).get(column)
 

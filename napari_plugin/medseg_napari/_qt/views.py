@@ -82,6 +82,9 @@ class View:
         copy = self._pairs.pop(event.value, None)
         if copy is not None and copy in self.model.layers:
             self.model.layers.remove(copy)
+        if not self._pairs:  # letters are of what is shown
+            self.edges.grid = None
+            self.edges.tell()
 
     def refresh(self) -> None:
         """Draw what was changed in place."""
@@ -138,7 +141,7 @@ class ThreeViews(QSplitter):
 
     def _moved(self, source: Any) -> None:
         """Bring all canvases to the point of one."""
-        if self._following or source.dims.ndim != 3:
+        if self._following or source.dims.ndim != 3 or self.viewer.dims.ndim != 3:  # layers are going
             return
         self._following = True
         try:
@@ -334,6 +337,6 @@ def _middle(layer: Any, id: int) -> np.ndarray[Any, Any] | None:
     session = about.get("session")
     if session is not None:
         row = session.rows.get(id)
-        return None if row is None else np.asarray(layer.data_to_world(row.centroid))
+        return None if row is None else np.asarray(layer.data_to_world(row.where))
     where = np.argwhere(np.asarray(layer.data) == id)
     return np.asarray(layer.data_to_world(where.mean(axis=0))) if len(where) else None
