@@ -33,11 +33,18 @@ class Files:
     measures: MeasureSpec
     deidentify: bool
 
-    def save(self, instances: Instances, image: Image, folder: Path, stem: str) -> list[Path]:
-        """Write the files of one case."""
+    def save(
+        self, instances: Instances, image: Image, folder: Path, stem: str, *, intensities: bool = True
+    ) -> list[Path]:
+        """Write the files of one case; without ``intensities`` the image is only drawn on, not measured."""
         from medseg.export import save_case
 
-        more = {"finding": self.finding, "measures": self.measures, "deidentify": self.deidentify}
+        more = {
+            "finding": self.finding,
+            "measures": self.measures,
+            "deidentify": self.deidentify,
+            "intensities": intensities,
+        }
         return save_case(instances, image, folder, stem, self.kinds, **more)  # type: ignore[arg-type]
 
 

@@ -62,7 +62,7 @@ def separate(
         warnings.simplefilter("always", MedsegWarning)
         drawn, picture = both(mask, image, series)
         found = cut(drawn, image=picture if image else None, spec=spec)
-        written = files.save(found, picture, output, _stem(mask, picture))
+        written = files.save(found, picture, output, _stem(mask, picture), intensities=image is not None)
     tell(caught, found)
     print(f"{len(drawn)} ids in the mask, {len(found)} objects -> {', '.join(p.name for p in written)}")
     return 0

@@ -49,6 +49,7 @@ def save_case(
     finding: FindingSpec | None = None,
     measures: MeasureSpec | None = None,
     deidentify: bool = False,
+    intensities: bool = True,
     said: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Write the files of one case and return their paths, in the order of `KINDS`.
@@ -69,6 +70,8 @@ def save_case(
         Rules of the measurements.
     deidentify : bool
         Leave out of DICOM files what the basic profile removes.
+    intensities : bool
+        False: the image is only something to draw on, and its values are not measured.
     said : DataFrame, optional
         Column id and columns that a person filled in or corrected for single instances: what is there is taken in place of what
         was measured.
@@ -88,7 +91,7 @@ def save_case(
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise InputError(f"There is no output {', '.join(unknown)}; choose of {', '.join(KINDS)}.")
     chosen = [kind for kind in KINDS if kind in kinds or (kind == "seg" and "sr" in kinds)]
-    table = corrected(described(measure(instances, image, measures), finding), said)
+    table = corrected(described(measure(instances, image if intensities else None, measures), finding), said)
     for note in table.attrs["notes"]:
         warn(note, MedsegWarning, stacklevel=2)
     if not len(instances) and (missing := [kind for kind in chosen if kind in ("seg", "rtstruct")]):

@@ -37,8 +37,11 @@ def save_overlay(image: Image, instances: Instances, path: str | Path) -> None:
 def draw(image: Image, instances: Instances, smallest: int = _SMALLEST, largest: int = _LARGEST) -> NDArray[np.uint8]:
     """The overlay as an (y, x, 3) RGB array; rows and columns are scaled to square pixels, a patient is `turned`.
 
-    The longer side gets at least about ``smallest`` pixels and at most ``largest``.
+    The longer side gets at least about ``smallest`` pixels and at most ``largest``. An image on another grid is interpolated
+    onto that of the instances.
     """
+    if not image.grid.matches(instances.grid):
+        image = image.on(instances.grid)
     grid, labels = image.grid, instances.labels
     place: tuple[slice, ...] = tuple(slice(0, n) for n in grid.shape)
     if grid.ndim == 3:

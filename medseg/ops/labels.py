@@ -22,7 +22,10 @@ def whole(labels: npt.ArrayLike) -> Labels:
     if values.dtype.kind not in "biuf":
         raise InputError(f"Labels of type {values.dtype} are not ids; convert them to integers.")
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
-        raise InputError("Labels hold NaN, infinite or fractional values; were they interpolated? Resample by nearest.")
+        raise InputError(
+            "Labels hold NaN, infinite or fractional values; were they interpolated? Resample by nearest. A map of chances "
+            "is no mask: give it a limit, medseg segment MAP --threshold '>0.5'."
+        )
     if values.dtype.kind in "if" and values.min() < 0:
         raise InputError(f"Labels hold the negative value {values.min()}; ids are positive and background is 0.")
     if values.max() > LAST_ID:

@@ -29,6 +29,7 @@ def test_a_mask_comes_apart(medseg, mask, tmp_path):
     assert out == "1 ids in the mask, 3 objects -> mask_labels.nii.gz, mask_instances.csv, mask_overlay.png\n"
     table = pd.read_csv(tmp_path / "out/mask_instances.csv")
     assert len(table) == 3 and table["long_axis_mm"].between(12, 18).all()
+    assert not [name for name in table if name.startswith("intensity")]  # of the mask itself they would say nothing
     assert len(io.load_labels(tmp_path / "out/mask_labels.nii.gz")) == 3
 
 
@@ -50,6 +51,34 @@ def test_a_method_that_needs_the_image_says_so(medseg, mask, tmp_path):
     )
     assert found.code == 0
     assert "hu_mean" in pd.read_csv(tmp_path / "out/mask_instances.csv")
+
+
+def test_an_image_on_a_coarser_grid_is_measured_and_drawn(medseg, mask, tmp_path):
+    """A mask of a CT beside its PET: the grids differ, the picture must still fit the labels."""
+    fine = io.load(mask.with_name("image.nii.gz"))
+    coarse = Grid.from_nifti((15, 10, 12), np.array([[4, 0, 0, 1.5], [0, 4, 0, 1.5], [0, 0, 2, 0.5], [0, 0, 0, 1.0]]))
+    io.save_image(fine.on(coarse), tmp_path / "coarse.nii.gz")
+    found = medseg(
+        "separate", mask, "-o", tmp_path / "out", "--image", tmp_path / "coarse.nii.gz", "--save", "labels,overlay,report"
+    )  # fmt: skip
+    assert found.code == 0 and "interpolated" in found.err
+    assert (tmp_path / "out/mask_report.html").exists()
+    assert medseg("separate", mask, "-o", tmp_path / "same").code == 0
+    assert _size(tmp_path / "out/mask_overlay.png") == _size(tmp_path / "same/mask_overlay.png")
+
+
+def _size(path):
+    from PIL import Image as Picture
+
+    with Picture.open(path) as picture:
+        return picture.size
+
+
+def test_a_map_of_chances_is_told_how_to_become_a_mask(medseg, mask, tmp_path):
+    image = io.load(mask.with_name("image.nii.gz"))
+    io.save_image(Image(image.voxels() / np.float32(130), image.grid), tmp_path / "map.nii.gz")
+    found = medseg("separate", tmp_path / "map.nii.gz", "-o", tmp_path / "out")
+    assert found.code == 4 and "--threshold" in found.errors[0]
 
 
 def test_a_method_that_is_none(medseg, mask, tmp_path):
