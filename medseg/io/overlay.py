@@ -40,7 +40,7 @@ def draw(image: Image, instances: Instances, smallest: int = _SMALLEST, largest:
     The longer side gets at least about ``smallest`` pixels and at most ``largest``. An image on another grid is interpolated
     onto that of the instances.
     """
-    if not image.grid.matches(instances.grid):
+    if image.grid.known and instances.grid.known and not image.grid.matches(instances.grid):
         image = image.on(instances.grid)
     grid, labels = image.grid, instances.labels
     place: tuple[slice, ...] = tuple(slice(0, n) for n in grid.shape)
