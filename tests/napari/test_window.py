@@ -117,7 +117,7 @@ def test_cancel_gives_the_window_back_and_stops(window):
 
     begun, patch, stopped, after = threading.Event(), threading.Event(), threading.Event(), []
 
-    def events():
+    def events(_image):
         try:
             yield Started(100, ())
             for k in range(3):
