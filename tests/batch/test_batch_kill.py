@@ -85,8 +85,7 @@ def test_kill_9_and_resume(study, tmp_path):
 @pytest.mark.slow
 def test_kill_9_at_50_points_of_20_cases(tmp_path):
     inside = kill_and_resume(fill(tmp_path / "in", 20), tmp_path, 50, seed=2)
-    print(f"{inside} of 50 kills fell into work on a case")
-    assert inside >= 25
+    assert inside >= 25, f"{inside} of 50 kills fell into work on a case"
 
 
 @pytest.mark.slow
