@@ -346,3 +346,31 @@ def test_a_time_series_opens_with_its_time_and_the_point_shown_is_segmented(wind
     window.settle()
     found = panel.measured_of(max(session.rows.values(), key=lambda row: row.voxels).id)
     assert any(name.startswith("area") for name in found)
+
+
+@pytest.mark.parametrize("how", ["all at once", "one by one"])
+def test_what_layers_drew_with_is_deleted_in_the_context_of_its_canvas(window, monkeypatch, how):
+    """Elsewhere it ended the process: time series, clicks, all layers deleted."""
+    from qtpy.QtGui import QOpenGLContext
+    from vispy.gloo.glir import GlirProgram
+
+    window.open_panel()
+    deleted, context = [], window.canvas.context()
+    before = GlirProgram.delete
+
+    def delete(program):
+        deleted.append(QOpenGLContext.currentContext() == context)
+        before(program)
+
+    monkeypatch.setattr(GlirProgram, "delete", delete)
+    window.viewer.add_image(np.zeros((3, 40, 50)))
+    window.viewer.add_points(np.array([(1, 10, 10), (1, 20, 20)]))
+    window.viewer.reset_view()
+    window.wait(0.2)
+    if how == "all at once":
+        window.viewer.layers.clear()
+    else:
+        for layer in list(window.viewer.layers):
+            window.viewer.layers.remove(layer)
+    window.wait(0.2)
+    assert deleted and all(deleted)

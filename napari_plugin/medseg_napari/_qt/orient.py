@@ -35,7 +35,7 @@ def face(viewer: Any, layer: Any) -> None:
     axes = displayed(viewer.dims, grid) if grid is not None and viewer.dims.ndisplay == 2 else None
     if grid is not None and axes is not None:
         viewer.scene.camera.orientation2d = turned(grid, axes)
-    canvas = _canvas(viewer)
+    canvas = canvas_of(viewer)
     if canvas is not None:
         edges = canvas.findChild(Edges) or Edges(canvas, viewer)
         edges.grid = grid
@@ -48,7 +48,8 @@ def displayed(dims: Any, grid: Grid) -> tuple[int, int] | None:
     return (axes[0], axes[1]) if len(axes) == 2 and min(axes) >= 0 else None
 
 
-def _canvas(viewer: Any) -> QWidget | None:
+def canvas_of(viewer: Any) -> QWidget | None:
+    """The widget that a viewer with a window is drawn on."""
     window = getattr(viewer, "window", None)
     shown = getattr(window, "_qt_viewer", None)
     return shown.canvas.native if shown is not None else None

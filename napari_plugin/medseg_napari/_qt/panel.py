@@ -31,12 +31,13 @@ from medseg.maps import Maps
 from medseg_napari import calipers, commands, journal, measuring, notices, review
 from medseg_napari._qt.bound import UNDO_KEYS, Bound
 from medseg_napari._qt.docked import Ending
+from medseg_napari._qt.drawing import Context
 from medseg_napari._qt.edit import KEYS as EDIT_KEYS
 from medseg_napari._qt.edit import EditTab
 from medseg_napari._qt.hands import Hands
 from medseg_napari._qt.lines import Calipers
 from medseg_napari._qt.offer import Offer
-from medseg_napari._qt.orient import face
+from medseg_napari._qt.orient import canvas_of, face
 from medseg_napari._qt.reviewing import KEYS as REVIEW_KEYS
 from medseg_napari._qt.reviewing import ReviewTab
 from medseg_napari._qt.saving import SaveTab
@@ -88,6 +89,9 @@ class Panel(QWidget):
         self.edit, self.review, self.save = EditTab(self), ReviewTab(self), SaveTab(self)
         self.hands, self.calipers, self.offer = Hands(self), Calipers(self), Offer(self)
         self._layout()
+        canvas = canvas_of(self.viewer)
+        if canvas is not None and canvas.findChild(Context) is None:
+            Context(canvas, self.viewer)
         events = self.viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self._layers_changed)

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QSplitte
 
 from medseg_napari import notices
 from medseg_napari._qt.docked import Ending
+from medseg_napari._qt.drawing import Context
 from medseg_napari._qt.orient import Edges, displayed, shown_grid, turned
 from medseg_napari.layers import KEY, named
 
@@ -36,6 +37,7 @@ class View:
         self.canvas = QtViewer(self.model)
         self.order = order
         self.edges = Edges(self.canvas.canvas.native, self.model)
+        Context(self.canvas.canvas.native, self.model)
         self._pairs: dict[Any, Layer] = {}
         for layer in main.layers:
             self._add(layer)
@@ -209,6 +211,7 @@ class TwoDates(QWidget):
         self.model = ViewerModel(title="medseg other date")
         self.canvas = QtViewer(self.model)
         self.edges = Edges(self.canvas.canvas.native, self.model)
+        Context(self.canvas.canvas.native, self.model)
         self.image, self.labels = QComboBox(), QComboBox()
         self.here = QComboBox()
         put = QPushButton("Show beside")
