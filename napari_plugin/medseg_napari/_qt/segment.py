@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from medseg_napari._qt.panel import Panel
 
 RULE = "a rule, no model"
+_OF_CELLS = ("cells2d", "nuclei2d", "nuclei3d")
 ABOUT_RULES = (
     "All voxels that meet a rule, cut into single objects by their shape. <b>SUV&gt;4</b> (also SUVlbm, SUVbsa), <b>HU&gt;200</b>, "
     "<b>&gt;0.5</b> (values as they are), <b>&gt;41%</b> (of the image's maximum), <b>&gt;p99</b> (percentile), <b>otsu</b>; "
@@ -146,7 +147,9 @@ class SegmentTab(QWidget):
         about = layer.metadata.get(KEY, {})
         image = about["frames"][0] if "frames" in about else about.get("image")
         self.windows.setEnabled(image is not None and image.modality == "CT")
-        if image is not None and image.modality not in ("microscopy", "other"):
+        if image is not None and (image.modality not in ("microscopy", "other") or image.grid.space == "patient"):
+            if self.models.currentText() in _OF_CELLS:  # ms-lesions is for FLAIR of a brain alone: never a guess
+                self.models.setCurrentText(RULE)
             return
         several = len(image.channels) > 1 if image is not None else bool(layer.rgb)
         flat = image.grid.ndim == 2 if image is not None else spatial(layer) == 2
