@@ -63,7 +63,7 @@ class SegmentTab(QWidget):
         self.models = QComboBox()
         self.models.addItems(list(presets.weights()))
         self.models.addItem(RULE)
-        self.rule = QLineEdit(placeholderText="such as SUV>4, HU>200, SUV>4, 41% or otsu")
+        self.rule = QLineEdit(placeholderText="such as SUV>4 or HU>200 or otsu")
         self.values = QComboBox()
         self.values.addItems(["auto", "HU", "SUVbw", "SUVlbm", "SUVbsa"])
         self.values.setToolTip("what the voxels of a file hold that does not say so itself")
