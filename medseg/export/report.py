@@ -164,8 +164,8 @@ def key_slice(instances: Instances, image: Image, row: pd.Series) -> dict[str, s
     """
     grid = instances.grid
     axis = grid.axes.index(row["axes_axis"]) if "axes_axis" in row else 0
-    number = int(row["axes_slice"]) if "axes_slice" in row else int(row[f"centroid_{grid.axes[0]}"])
-    place = _around(grid.spacing, grid.shape, grid.axes, row, axis, number)
+    level = int(row["axes_slice"]) if "axes_slice" in row else int(row[f"centroid_{grid.axes[0]}"])
+    place = _around(grid.spacing, grid.shape, grid.axes, row, axis, level)
     labels = np.take(instances.labels[place], 0, axis=axis)
     view = image if image.grid.matches(grid) else image.on(grid)
     plane = np.take(view.voxels(place)[0], 0, axis=axis).astype(np.float32)
@@ -176,14 +176,14 @@ def key_slice(instances: Instances, image: Image, row: pd.Series) -> dict[str, s
     tints = {int(id): _colour(int(id)) for id in np.unique(ids)}
     view_of = turned(grid, inside)
     picture = marked(picture[view_of], ids[view_of], tints, grid, inside, unit)
-    told = [f"slice {grid.axes[axis]} {number}{_height(instances, axis, number)}"]
+    told = [f"slice {grid.axes[axis]} {level}{_height(instances, axis, level)}"]
     for name, text in (("long_axis_mm", "long"), ("short_axis_mm", "short")):
         if name in row:
             told.append(f"{text} {row[name]:.1f} mm")
     if "volume_ml" in row:
-        told.append(f"{row['volume_ml']:.3g} mL")
+        told.append(f"{number(row['volume_ml'])} mL")
     if "suv_max" in row:
-        told.append(f"SUVmax {row['suv_max']:.3g}")
+        told.append(f"SUVmax {number(row['suv_max'])}")
     return {"id": str(row["id"]), "colour": _hex(int(row["id"])), "png": _png(picture), "told": ", ".join(told)}
 
 
