@@ -19,7 +19,7 @@ from medseg.export.marks import marked
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io.clinical.deidentifier import VERSION
-from medseg.io.overlay import colours, draw, inner_edge, turned
+from medseg.io.overlay import busiest_slice, colours, draw, inner_edge, turned
 from medseg.measure import burden, in_unit
 from medseg.ops.files import write_whole
 
@@ -77,6 +77,7 @@ def write_report(instances: Instances, image: Image, table: pd.DataFrame, path: 
         totals=[(_TOTALS[k], number(int(v) if k == "count" else v)) for k, v in burden(table).items()],
         notes=[*table.attrs.get("notes", []), *(image.source.notes if image.source else ())],
         overview=_png(draw(image, instances)),
+        overview_told=_overview_told(instances),
         slices=[key_slice(instances, image, row) for _, row in shown.iterrows()],
         table=_rows(in_unit(order, "um") if image.length_unit == "um" else order),
         more=max(0, len(table) - LISTED),
@@ -102,6 +103,16 @@ def _facts(instances: Instances, image: Image) -> list[tuple[str, str]]:
     if record.get("method"):
         facts.append(("method", str(record["method"])))
     return [*facts, ("program", f"medseg {VERSION}, for research use only")]
+
+
+def _overview_told(instances: Instances) -> str:
+    """Which slice the overview is, and which side of the patient is where; nothing of what is flat."""
+    grid = instances.grid
+    if grid.ndim != 3:
+        return ""
+    level = busiest_slice(instances)
+    sides = "; the patient's right is at the left" if (grid.orientation or " ")[-1] in "RL" else ""
+    return f"slice {grid.axes[0]} {level}{_height(instances, 0, level)}{sides}"
 
 
 def _rows(table: pd.DataFrame) -> dict[str, Any]:

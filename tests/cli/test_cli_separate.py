@@ -118,15 +118,18 @@ def test_a_rule_takes_the_place_of_a_model(medseg, mask, tmp_path):
     code, out, _ = medseg("segment", image, "-o", tmp_path / "out", "--threshold", ">50", "--save", "csv,report")
     assert code == 0 and out.startswith("image: 3 instances in ")
     assert len(pd.read_csv(tmp_path / "out/image_instances.csv")) == 3
-    assert "&gt;50, separated by shape" in (tmp_path / "out/image_report.html").read_text()
+    page = (tmp_path / "out/image_report.html").read_text()
+    assert "&gt;50, separated by shape" in page
+    assert "slice z 12 (S 12.0 mm); the patient&#39;s right is at the left" in page
 
 
 def test_a_rule_that_finds_nothing_is_a_normal_result(medseg, mask, tmp_path):
     image = mask.with_name("image.nii.gz")
     found = medseg(
-        "segment", image, "-o", tmp_path / "out", "--threshold", ">5000", "--save", "labels,csv,overlay,report"
+        "segment", image, "-o", tmp_path / "out", "--threshold", ">5000", "--save", "labels,nifti,csv,overlay,report"
     )
     assert found.code == 0 and not found.errors
+    assert found.out.count("image_labels.nii.gz") == 1  # of a volume, labels and nifti are one file
     assert len(list((tmp_path / "out").iterdir())) == 4
 
 
