@@ -34,9 +34,16 @@ class Files:
     deidentify: bool
 
     def save(
-        self, instances: Instances, image: Image, folder: Path, stem: str, *, intensities: bool = True
+        self,
+        instances: Instances,
+        image: Image,
+        folder: Path,
+        stem: str,
+        *,
+        intensities: bool = True,
+        said: pd.DataFrame | None = None,
     ) -> list[Path]:
-        """Write the files of one case; without ``intensities`` the image is only drawn on, not measured."""
+        """Write the files of one case; without ``intensities`` the image is only drawn on; ``said`` is of single instances."""
         from medseg.export import save_case
 
         more = {
@@ -44,6 +51,7 @@ class Files:
             "measures": self.measures,
             "deidentify": self.deidentify,
             "intensities": intensities,
+            "said": said,
         }
         return save_case(instances, image, folder, stem, self.kinds, **more)  # type: ignore[arg-type]
 
