@@ -34,11 +34,17 @@ def read(path: str | Path | Sequence[Path], spec: CaseSpec, series: str | int | 
     Raises
     ------
     InputError
-        As `medseg.load`; or a channel is not there.
+        As `medseg.load`; or a channel is not there; or DICOM is to be written of an image that did not come from DICOM.
     """
     more: dict[str, Any] = {"series": series} if series else {}
     more |= {"regularize": True} if spec.regularize else {}
     image = io.load(path, spacing=spec.spacing, unit=spec.unit, channel_axis=spec.channel_axis, **more)
+    dicom = [kind for kind in spec.save if kind in ("seg", "rtstruct", "sr")]
+    if dicom and (image.source is None or image.source.format != "dicom"):  # told before the work, not after it
+        raise InputError(
+            f"--save {','.join(dicom)} (save) belongs to a DICOM series, and the image did not come from one; leave it out, or "
+            "write NIfTI and put that on the series with `medseg convert --reference`."
+        )
     return image if spec.channels is None else image.select(spec.channels)
 
 

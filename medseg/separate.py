@@ -218,12 +218,12 @@ def separate(
             "Separation by intensity, or by a share of each maximum, needs the image; give --image (image=)."
         )
     out = np.zeros(array.shape, np.int32)
-    count = 0
+    count, least = 0, max(1, int(np.ceil(spec.min_volume / grid.voxel_size)))
     for place, piece in _pieces(array):
         inside = None if values is None else np.asarray(values.voxels(place)[0], dtype=np.float64)
-        found = _cut(piece, inside, grid, spec)
+        found = separation.absorbed(_cut(piece, inside, grid, spec), least)
         if of_each is not None and inside is not None:
-            found = _reaching(found, inside, of_each)
+            found = _large(_reaching(found, inside, of_each), least)
         target = out[place]
         target[found > 0] = found[found > 0] + count
         count += int(found.max(initial=0))
@@ -235,6 +235,9 @@ def separate(
     }
     if of_each is not None:
         record["method"] = f"{record['method']}, of each what reaches {of_each:g} % of its maximum"
+    if spec.min_volume:
+        unit = f"mm{grid.ndim}" if grid.known else "voxels"
+        record["method"] = f"{record['method']}, none under {spec.min_volume:g} {unit}"
     return Instances.from_labels(out, grid, provenance=record)
 
 
@@ -252,7 +255,6 @@ def _pieces(mask: Mask) -> Iterator[tuple[tuple[slice, ...], Mask]]:
 
 
 def _cut(piece: Mask, values: Floats | None, grid: Grid, spec: SeparateSpec) -> npt.NDArray[np.int32]:
-    least = max(1, int(np.ceil(spec.min_volume / grid.voxel_size)))
     smooth = spec.smooth * min(grid.spacing)
     if spec.method == "components":
         found = piece.astype(np.int32)
@@ -266,7 +268,7 @@ def _cut(piece: Mask, values: Floats | None, grid: Grid, spec: SeparateSpec) -> 
     else:
         assert values is not None  # checked by the caller
         found = separation.by_height(piece, _brightness(values, piece, grid, smooth), spec.ratio)
-    return separation.absorbed(found, least)
+    return found
 
 
 def _brightness(values: Floats, piece: Mask, grid: Grid, smooth: float) -> Floats:
@@ -284,6 +286,13 @@ def _reaching(found: npt.NDArray[np.int32], values: Floats, percent: float) -> n
     top = np.full(int(found.max(initial=0)) + 1, -np.inf)
     np.maximum.at(top, found.ravel(), values.ravel())
     return np.where(values >= percent / 100 * top[found], found, 0).astype(np.int32)
+
+
+def _large(found: npt.NDArray[np.int32], least: int) -> npt.NDArray[np.int32]:
+    """Return the objects of at least so many voxels, numbered from 1 in the order they had."""
+    kept = np.bincount(found.ravel()) >= least
+    kept[0] = False
+    return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[found]
 
 
 def _notes(record: dict[str, object]) -> list[str]:

@@ -182,6 +182,17 @@ def test_of_each_keeps_what_reaches_a_share_of_its_own_maximum():
     assert found.table["voxels"].tolist() == [1, 10]
 
 
+def test_what_a_share_leaves_too_small_goes():
+    grid = Grid.from_spacing((1, 1, 40), 1.0)
+    line = np.zeros(40)
+    line[2:10], line[5], line[20:30], line[25] = 5, 20, 5, 10
+    image = Image(line.reshape(1, 1, 1, 40), grid, "PT")
+    spec = SeparateSpec(min_volume=2)
+    found = separate(line.reshape(1, 1, 40) > 4, grid, image, spec, of_each=41.0)
+    assert found.table[["id", "voxels"]].to_numpy().tolist() == [[1, 10]]
+    assert str(found.provenance["method"]).endswith(", none under 2 mm3")
+
+
 def test_lesions_of_a_real_scan_by_a_rule(real_data):
     image = io.load(real_data / "lesions" / "sts_raw_petdicom")
     how = rule("SUV>4, 41%")

@@ -34,9 +34,16 @@ class Files:
     deidentify: bool
 
     def save(
-        self, instances: Instances, image: Image, folder: Path, stem: str, *, intensities: bool = True
+        self,
+        instances: Instances,
+        image: Image,
+        folder: Path,
+        stem: str,
+        *,
+        intensities: bool = True,
+        said: pd.DataFrame | None = None,
     ) -> list[Path]:
-        """Write the files of one case; without ``intensities`` the image is only drawn on, not measured."""
+        """Write the files of one case; without ``intensities`` the image is only drawn on; ``said`` is of single instances."""
         from medseg.export import save_case
 
         more = {
@@ -44,6 +51,7 @@ class Files:
             "measures": self.measures,
             "deidentify": self.deidentify,
             "intensities": intensities,
+            "said": said,
         }
         return save_case(instances, image, folder, stem, self.kinds, **more)  # type: ignore[arg-type]
 
@@ -70,7 +78,7 @@ def finding(what: str | None, site: str | None, nodal: bool, role: str | None) -
         told["type"] = known or _code(what, "--finding", f"one of {', '.join(PROPERTY_TYPES)}")
     if site:
         told["site"] = _site(site)
-    if nodal:
+    if nodal or (site and _is_node(told["site"][2])):  # type: ignore[index]
         told["nodal"] = True
     if role:
         told["role"] = role
@@ -106,12 +114,6 @@ def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -
     said = said.set_index("id")
     if "role" in said and (bad := sorted(set(said["role"]) - {"", "target", "non-target", "new"})):
         raise InputError(f"{path}: {bad[0]!r} is no role; use target, non-target or new")
-    if "nodal" in said:
-        flags = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
-        words = said["nodal"].astype(str).str.strip().str.lower()
-        if bad := sorted(set(words) - set(flags)):
-            raise InputError(f"{path}: nodal is yes or no, not {bad[0]!r}")
-        said = said.assign(nodal=words.map(flags))
     if "finding_site" in said:
         coded = {text: _named(text) for text in set(said["finding_site"]) if text.strip()}
         if unknown := sorted(text for text, meaning in coded.items() if not meaning):
@@ -119,11 +121,28 @@ def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -
                 f"{path}: {unknown[0]!r} is no site of the standard such as lung or liver, nor CODE:SCHEME:MEANING"
             )
         said = said.assign(finding_site=[coded.get(text, "") for text in said["finding_site"]])
+    if "nodal" in said or "finding_site" in said:
+        said = said.assign(nodal=pd.Series(_nodal(said, path), index=said.index, dtype=object))
     for name in ("finding_site", "nodal", "role"):
         if name in said:
             told = out["id"].map(said[name])
             out[name] = told.where(told.notna(), out.get(name, False if name == "nodal" else ""))
-    return out
+    return out.astype({"nodal": bool}) if "nodal" in out else out
+
+
+def _nodal(said: pd.DataFrame, path: Path) -> list[bool | None]:
+    """Whether each lesion is a lymph node: what the column nodal says, else its site; None where neither says so."""
+    flags = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": None}
+    words = [str(word).strip().lower() for word in said.get("nodal", [""] * len(said))]
+    if bad := sorted(set(words) - set(flags)):
+        raise InputError(f"{path}: nodal is yes or no, not {bad[0]!r}")
+    sites = said.get("finding_site", [""] * len(said))
+    return [flags[word] if word else _is_node(site) or None for word, site in zip(words, sites, strict=True)]
+
+
+def _is_node(site: str) -> bool:
+    """Whether a site is lymph nodes, which RECIST measures in another way than all else."""
+    return "lymph node" in site.lower()
 
 
 def _named(text: str) -> str:

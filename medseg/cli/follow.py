@@ -210,7 +210,9 @@ def _write(course: Course, response: Any, files: Files, output: Path, spec: Any)
 
     written = []
     for number, visit in enumerate(course.visits):
-        written += files.save(visit.lesions, visit.image, output, f"visit{number}")
+        here = course.ledger[(course.ledger["visit"] == number) & (course.ledger["id"] > 0)]
+        said = here[["id", *[name for name in ("finding_site", "nodal", "role") if name in here]]]
+        written += files.save(visit.lesions, visit.image, output, f"visit{number}", said=said)
     page, ledger, whole, told = (output / name for name in NAMES)
     rows = course.ledger.assign(role=course.ledger["lesion"].map(response.roles))
     rows = rows.assign(

@@ -44,7 +44,7 @@ def measure(
 
     For research use only.
     """
-    from medseg.export.files import described
+    from medseg.export.files import corrected, described
     from medseg.io import write
     from medseg.measure import burden, in_unit
     from medseg.measure import measure as measured
@@ -61,7 +61,7 @@ def measure(
         table = measured(drawn, picture if image else None, spec)
         notes = table.attrs["notes"]
         known = None if said is None else table_of(said, drawn, named)
-        table = described(table, named) if known is None else table.merge(known, on="id", how="left")
+        table = described(table, named) if known is None else corrected(table, known)
         write.rows(in_unit(table, "um") if unit == "um" else table, output)
     tell(caught, drawn)
     for note in notes:

@@ -101,7 +101,8 @@ def save_case(
             stacklevel=2,
         )
         chosen = [kind for kind in chosen if kind not in missing]
-    return [_one(kind, instances, image, table, folder, stem, finding, deidentify) for kind in chosen]
+    paths = [_one(kind, instances, image, table, folder, stem, finding, deidentify) for kind in chosen]
+    return list(dict.fromkeys(paths))  # of a volume, labels and nifti are one file
 
 
 def save_series(

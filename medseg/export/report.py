@@ -19,7 +19,7 @@ from medseg.export.marks import marked
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io.clinical.deidentifier import VERSION
-from medseg.io.overlay import colours, draw, inner_edge, turned
+from medseg.io.overlay import busiest_slice, colours, draw, inner_edge, turned
 from medseg.measure import burden, in_unit
 from medseg.ops.files import write_whole
 
@@ -77,6 +77,7 @@ def write_report(instances: Instances, image: Image, table: pd.DataFrame, path: 
         totals=[(_TOTALS[k], number(int(v) if k == "count" else v)) for k, v in burden(table).items()],
         notes=[*table.attrs.get("notes", []), *(image.source.notes if image.source else ())],
         overview=_png(draw(image, instances)),
+        overview_told=_overview_told(instances),
         slices=[key_slice(instances, image, row) for _, row in shown.iterrows()],
         table=_rows(in_unit(order, "um") if image.length_unit == "um" else order),
         more=max(0, len(table) - LISTED),
@@ -102,6 +103,16 @@ def _facts(instances: Instances, image: Image) -> list[tuple[str, str]]:
     if record.get("method"):
         facts.append(("method", str(record["method"])))
     return [*facts, ("program", f"medseg {VERSION}, for research use only")]
+
+
+def _overview_told(instances: Instances) -> str:
+    """Which slice the overview is, and which side of the patient is where; nothing of what is flat."""
+    grid = instances.grid
+    if grid.ndim != 3:
+        return ""
+    level = busiest_slice(instances)
+    sides = "; the patient's right is at the left" if (grid.orientation or " ")[-1] in "RL" else ""
+    return f"slice {grid.axes[0]} {level}{_height(instances, 0, level)}{sides}"
 
 
 def _rows(table: pd.DataFrame) -> dict[str, Any]:
@@ -164,8 +175,8 @@ def key_slice(instances: Instances, image: Image, row: pd.Series) -> dict[str, s
     """
     grid = instances.grid
     axis = grid.axes.index(row["axes_axis"]) if "axes_axis" in row else 0
-    number = int(row["axes_slice"]) if "axes_slice" in row else int(row[f"centroid_{grid.axes[0]}"])
-    place = _around(grid.spacing, grid.shape, grid.axes, row, axis, number)
+    level = int(row["axes_slice"]) if "axes_slice" in row else int(row[f"centroid_{grid.axes[0]}"])
+    place = _around(grid.spacing, grid.shape, grid.axes, row, axis, level)
     labels = np.take(instances.labels[place], 0, axis=axis)
     view = image if image.grid.matches(grid) else image.on(grid)
     plane = np.take(view.voxels(place)[0], 0, axis=axis).astype(np.float32)
@@ -176,14 +187,14 @@ def key_slice(instances: Instances, image: Image, row: pd.Series) -> dict[str, s
     tints = {int(id): _colour(int(id)) for id in np.unique(ids)}
     view_of = turned(grid, inside)
     picture = marked(picture[view_of], ids[view_of], tints, grid, inside, unit)
-    told = [f"slice {grid.axes[axis]} {number}{_height(instances, axis, number)}"]
+    told = [f"slice {grid.axes[axis]} {level}{_height(instances, axis, level)}"]
     for name, text in (("long_axis_mm", "long"), ("short_axis_mm", "short")):
         if name in row:
             told.append(f"{text} {row[name]:.1f} mm")
     if "volume_ml" in row:
-        told.append(f"{row['volume_ml']:.3g} mL")
+        told.append(f"{number(row['volume_ml'])} mL")
     if "suv_max" in row:
-        told.append(f"SUVmax {row['suv_max']:.3g}")
+        told.append(f"SUVmax {number(row['suv_max'])}")
     return {"id": str(row["id"]), "colour": _hex(int(row["id"])), "png": _png(picture), "told": ", ".join(told)}
 
 

@@ -19,7 +19,7 @@ from medseg.io.clinical.codes import Code, anatomy
 from medseg.io.clinical.study import uid_from
 from medseg.measure import measure
 from medseg.measure.lesions import masks, plane_of
-from medseg.measure.recist import measured
+from medseg.measure.recist import NODE, measured
 from medseg.spec import FollowSpec, MeasureSpec
 
 STATES = ("baseline", "new", "stable", "grown", "shrunk", "merged", "split", "resolved", "returned")
@@ -361,6 +361,9 @@ def _ledger(rows: list[dict[str, Any]], visits: Sequence[Visit], tables: Sequenc
     out["baseline_pct"] = _since_first(out)
     if "nodal" in out:
         out["nodal"] = out["nodal"].map(lambda v: bool(v) if pd.notna(v) else False)
+        if "measurable" in out:
+            nodes = out["nodal"].to_numpy(bool) & out["measurable"].notna().to_numpy()
+            out.loc[nodes, "measurable"] = out.loc[nodes, "short_axis_mm"] >= NODE
     out["counts_mm"] = measured(out)
     dates = pd.to_datetime(pd.Series([v.date or None for v in visits]))
     days = (dates - dates.iloc[0]).dt.days if dates.notna().all() else pd.Series([np.nan] * len(visits))

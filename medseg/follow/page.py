@@ -157,8 +157,8 @@ def _lesion(course: Course, response: Response, lesion: int) -> dict[str, Any]:
         if here is not None and here["id"] > 0:
             shown = key_slice(visit.lesions, visit.image, here)
             change = here["change_pct"]
-            told = [str(here["state"]), f"{here['volume_ml']:.3g} mL"]
-            told += [f"{change:+.0f} %"] if np.isfinite(change) else []
+            told = [str(here["state"]), f"{number(here['volume_ml'])} mL"]
+            told += [f"{round(change):+d} %"] if np.isfinite(change) else []
             told += [f"{here['long_axis_mm']:.1f} mm"] if np.isfinite(here["long_axis_mm"]) else []
             told.append(shown["told"].split(",")[0])
             cells.append({"png": shown["png"], "told": ", ".join(told), "state": str(here["state"])})

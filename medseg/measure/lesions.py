@@ -52,11 +52,9 @@ def plane_of(grid: Grid, spec: MeasureSpec, sliced: bool) -> tuple[int, str]:
     spacing = np.array(grid.spacing)
     area = spacing.prod() / spacing  # of a voxel in the plane normal to each axis
     finest = np.flatnonzero(area <= area.min() * (1 + _TIE))
-    upright = np.abs(_unit(grid)[2])
-    axis = int(finest[np.argmax(upright[finest])])
-    if len(finest) > 1:
-        return axis, "axial"
-    return axis, "finest"
+    if len(finest) > 1:  # also where the axial plane is none of them, as in PET of slices thinner than its pixels
+        return int(np.argmax(np.abs(_unit(grid)[2]))), "axial"
+    return int(finest[0]), "finest"
 
 
 def lesions(instances: Instances, spec: MeasureSpec, sliced: bool = False) -> pd.DataFrame:

@@ -46,6 +46,9 @@ def uptake(instances: Instances, suv: npt.NDArray[np.floating], name: str, spec:
         <name>_max, _mean, _peak, _median, _sd, and, for "suv", mtv_ml and tlg_g (of the mask itself), mtv_<P>pct_ml and
         tlg_<P>pct_g (voxels of at least P % of the maximum), mtv_suv<T>_ml and tlg_suv<T>_g (of at least T). TLG = mean x volume.
     """
+    tags = ("", f"_{spec.mtv_percent:g}pct", f"_suv{spec.mtv_suv:g}") if name == "suv" else ()
+    columns = [f"{name}_{said}" for said in ("max", "mean", "peak", "median", "sd")]
+    columns += [column for tag in tags for column in (f"mtv{tag}_ml", f"tlg{tag}_g")]
     rows = []
     millilitres = instances.grid.voxel_size / 1000.0
     ball = sphere(instances.grid)
@@ -60,17 +63,11 @@ def uptake(instances: Instances, suv: npt.NDArray[np.floating], name: str, spec:
             f"{name}_sd": inside.std(),
         }
         if name == "suv":
-            kept = {
-                "": inside,
-                f"_{spec.mtv_percent:g}pct": inside[inside >= spec.mtv_percent / 100 * inside.max()],
-                f"_suv{spec.mtv_suv:g}": inside[inside >= spec.mtv_suv],
-            }
-            for tag, values in kept.items():
+            least = (-np.inf, spec.mtv_percent / 100 * inside.max(), spec.mtv_suv)
+            for tag, values in zip(tags, [inside[inside >= limit] for limit in least], strict=True):
                 row |= {f"mtv{tag}_ml": len(values) * millilitres, f"tlg{tag}_g": float(values.sum()) * millilitres}
         rows.append(row)
-    if not rows:
-        return pd.DataFrame(index=range(0))
-    return pd.DataFrame(rows, dtype=np.float64)
+    return pd.DataFrame(rows, columns=columns, dtype=np.float64)  # nothing found is MTV 0: the columns stay
 
 
 def sphere(grid: Grid) -> Floats:

@@ -18,7 +18,7 @@ from medseg.measure.lesions import lesions
 from medseg.measure.neighbours import neighbours
 from medseg.measure.pet import uptake
 from medseg.measure.texture import texture
-from medseg.ops.resample import check_meets, check_world
+from medseg.ops.resample import beyond, check_meets, check_world
 from medseg.spec import MeasureSpec
 
 _SUFFIX = re.compile(r"(?P<per>_per)?_mm(?P<power>[23]?)$")
@@ -64,9 +64,14 @@ def measure(instances: Instances, image: Image | None = None, spec: MeasureSpec 
             check_meets(instances.labels, instances.grid, image.grid)
             placed = image.on(instances.grid)
             notes.append("the image was interpolated onto the grid of the instances")
-        parts += _values(instances, image, placed, kind, spec, notes)
+        seen = _seen(instances, image, notes)
+        values = _values(seen, image, placed, kind, spec, notes)
         if spec.texture:
-            parts.append(_texture(instances, image, placed, spec, notes))
+            values.append(_texture(seen, image, placed, spec, notes))
+        if len(seen) < len(instances):  # what the image does not reach has no values
+            rows = pd.Index(seen.table["id"]).get_indexer(instances.table["id"])
+            values = [part.reindex(rows) for part in values]
+        parts += values
     elif spec.texture:
         raise InputError("Texture is of an image; give the one that the labels were drawn on.")
     table = pd.concat([part.reset_index(drop=True) for part in parts], axis=1)
@@ -120,6 +125,21 @@ def in_unit(table: pd.DataFrame, unit: Literal["mm", "um"]) -> pd.DataFrame:
             out[name] = out[name] / factor if found["per"] else out[name] * factor
             names[name] = f"{str(name)[: found.start()]}{found['per'] or ''}_um{found['power']}"
     return out.rename(columns=names)
+
+
+def _seen(instances: Instances, image: Image, notes: list[str]) -> Instances:
+    """Return the instances without what lies beyond the image: nothing is known there, and it would count as air."""
+    if image.grid.matches(instances.grid):
+        return instances
+    lost = beyond(instances.labels, instances.grid, image.grid)
+    count, whole = int(lost.sum()), int(instances.table["voxels"].sum())
+    if not count:
+        return instances
+    notes.append(
+        f"{count} of {whole} voxels of the instances ({100 * count / whole:.3g} %) lie outside of the image and have no "
+        "intensities; are both of one patient, one scan and one space?"
+    )
+    return Instances.from_labels(np.where(lost, 0, instances.labels), instances.grid)
 
 
 def _values(

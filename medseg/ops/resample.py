@@ -40,14 +40,20 @@ def onto(
     return np.asarray(out).astype(array.dtype, copy=False)
 
 
-def outside(labels: NDArray[np.int32], source: Grid, target: Grid) -> dict[int, int]:
-    """Return, by id, how many voxels of ``labels`` (on ``source``) have their centre outside the voxels of ``target``."""
+def beyond(labels: NDArray[np.int32], source: Grid, target: Grid) -> NDArray[np.bool_]:
+    """Return which labelled voxels (on ``source``) have their centre outside the voxels of ``target``; shape of ``labels``."""
     index = np.nonzero(labels)
     places = source.to_world(np.stack(index, axis=1).astype(np.float64))
     inside = target.to_index(places)
     half = 0.5 + 1e-6
-    beyond = ((inside < -half) | (inside > np.array(target.shape) - 1 + half)).any(axis=1)
-    ids, counts = np.unique(labels[index][beyond], return_counts=True)
+    out = np.zeros(labels.shape, np.bool_)
+    out[index] = ((inside < -half) | (inside > np.array(target.shape) - 1 + half)).any(axis=1)
+    return out
+
+
+def outside(labels: NDArray[np.int32], source: Grid, target: Grid) -> dict[int, int]:
+    """Return, by id, how many voxels of ``labels`` (on ``source``) have their centre outside the voxels of ``target``."""
+    ids, counts = np.unique(labels[beyond(labels, source, target)], return_counts=True)
     return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 

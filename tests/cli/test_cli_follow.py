@@ -68,6 +68,14 @@ def test_the_table_names_targets_and_dates_can_be_left_out(medseg, visits, tmp_p
     assert "2024" not in (out / "timeline.html").read_text() + (out / "ledger.csv").read_text()
     response = pd.read_csv(out / "response.csv")
     assert response["targets"].tolist() == [1, 1] and response["non_target"].iloc[1] == "CR"
+    table.write_text("id,finding_site\n2,lymph node\n")  # a node by its site, and too small for one
+    assert medseg(*given, "--table", table, "--save", "csv,report").code == 0
+    ledger = pd.read_csv(out / "ledger.csv")
+    first = pd.read_csv(out / "visit0_instances.csv").set_index("id")  # says of each visit what the ledger says
+    assert first.loc[2, ["finding_site", "nodal", "measurable"]].tolist() == ["Lymph Node", True, False]
+    small = ledger[(ledger["lesion"] == 2) & (ledger["id"] > 0)]
+    assert small["nodal"].all() and (small["counts_mm"] == small["short_axis_mm"]).all()
+    assert small["long_axis_mm"].min() > 10 and not small["measurable"].astype(bool).any()
     table.write_text("id;role\n1;target\n")
     assert medseg(*given, "--table", table).code == 0
     assert pd.read_csv(out / "ledger.csv")["role"].tolist() == ["target", "target", "non-target", "non-target", "new"]

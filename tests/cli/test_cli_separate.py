@@ -118,15 +118,18 @@ def test_a_rule_takes_the_place_of_a_model(medseg, mask, tmp_path):
     code, out, _ = medseg("segment", image, "-o", tmp_path / "out", "--threshold", ">50", "--save", "csv,report")
     assert code == 0 and out.startswith("image: 3 instances in ")
     assert len(pd.read_csv(tmp_path / "out/image_instances.csv")) == 3
-    assert "&gt;50, separated by shape" in (tmp_path / "out/image_report.html").read_text()
+    page = (tmp_path / "out/image_report.html").read_text()
+    assert "&gt;50, separated by shape" in page
+    assert "slice z 12 (S 12.0 mm); the patient&#39;s right is at the left" in page
 
 
 def test_a_rule_that_finds_nothing_is_a_normal_result(medseg, mask, tmp_path):
     image = mask.with_name("image.nii.gz")
     found = medseg(
-        "segment", image, "-o", tmp_path / "out", "--threshold", ">5000", "--save", "labels,csv,overlay,report"
+        "segment", image, "-o", tmp_path / "out", "--threshold", ">5000", "--save", "labels,nifti,csv,overlay,report"
     )
     assert found.code == 0 and not found.errors
+    assert found.out.count("image_labels.nii.gz") == 1  # of a volume, labels and nifti are one file
     assert len(list((tmp_path / "out").iterdir())) == 4
 
 
@@ -146,6 +149,7 @@ def test_rules_that_cannot_be_followed_are_told(medseg, mask, tmp_path, options,
     found = medseg("segment", mask.with_name("image.nii.gz"), "-o", tmp_path / "out", *options)
     assert found.code == code
     assert told in found.errors[0]
+    assert not list((tmp_path / "out").glob("*"))  # told before the work is done
 
 
 def test_what_a_person_knows_of_single_objects_goes_into_the_table(medseg, mask, tmp_path):
@@ -157,3 +161,36 @@ def test_what_a_person_knows_of_single_objects_goes_into_the_table(medseg, mask,
     table = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
     assert table["role"].tolist() == ["non-target", "target", "non-target"]
     assert table["finding_site"].tolist() == ["", "Liver", ""]
+
+
+def test_lymph_nodes_of_a_table_are_measured_as_nodes(medseg, mask, tmp_path):
+    """Balls of about 16 and 12 mm: as lesions all are measurable, as nodes the last is not."""
+    medseg("separate", mask, "-o", tmp_path / "out", "--save", "labels")
+    labels, known = tmp_path / "out/mask_labels.nii.gz", tmp_path / "known.csv"
+    found = {}
+    for text in ("id,nodal\n1,no\n", "id,nodal\n1,yes\n2,yes\n3,yes\n", "id,finding_site\n3,lymph node\n"):
+        known.write_text(text)
+        assert medseg("measure", labels, "-o", tmp_path / "t.csv", "--table", known).code == 0
+        table = pd.read_csv(tmp_path / "t.csv")
+        found[text] = table["nodal"].tolist(), table["measurable"].tolist()
+    assert list(found.values()) == [
+        ([False] * 3, [True] * 3),
+        ([True] * 3, [True, True, False]),
+        ([False, False, True], [True, True, False]),
+    ]
+    assert medseg("measure", labels, "-o", tmp_path / "t.csv", "--finding-site", "lymph node").code == 0
+    assert pd.read_csv(tmp_path / "t.csv")["nodal"].all()
+
+
+def test_what_lies_beyond_the_image_has_no_intensities_and_is_told(medseg, mask, tmp_path):
+    """It would count as the darkest value of the image, and the mean of what is seen would be wrong."""
+    medseg("separate", mask, "-o", tmp_path / "out", "--save", "labels")
+    image = io.load(mask.with_name("image.nii.gz"))
+    io.save_image(image.crop((0, 0, 0), (24, 14, 60)), tmp_path / "part.nii.gz")
+    found = medseg(
+        "measure", tmp_path / "out/mask_labels.nii.gz", "-o", tmp_path / "t.csv", "--image", tmp_path / "part.nii.gz"
+    )
+    assert found.code == 0 and "lie outside of the image" in found.err
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert len(table) == 3 and (table["voxels"] > 0).all()
+    assert table["intensity_min"].tolist()[:2] == [100.0, 100.0] and np.isnan(table["intensity_mean"].iloc[2])

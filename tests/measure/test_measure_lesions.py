@@ -192,7 +192,12 @@ def test_of_several_pieces_in_a_slice_the_largest_is_measured():
 
 @pytest.mark.parametrize(
     ("spacing", "expected"),
-    [((3.0, 1.0, 1.0), (0, "finest")), ((1.0, 4.0, 1.0), (1, "finest")), ((1.0, 1.0, 1.0), (0, "axial"))],
+    [
+        ((3.0, 1.0, 1.0), (0, "finest")),
+        ((1.0, 4.0, 1.0), (1, "finest")),
+        ((1.0, 1.0, 1.0), (0, "axial")),
+        ((3.0, 5.0, 5.0), (0, "axial")),  # a PET: coronal and sagittal tie, and neither is what a person measures in
+    ],
 )
 def test_the_plane_is_that_of_the_finest_spacings(spacing, expected):
     assert plane_of(Grid.from_nifti((9, 9, 9), np.diag([*spacing[::-1], 1.0])), MeasureSpec(), False) == expected

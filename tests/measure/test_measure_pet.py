@@ -80,6 +80,16 @@ def test_uniform_ball_of_twenty_millimetres(spacing):
     assert row["mtv_suv4_ml"] == row["mtv_41pct_ml"] == row["mtv_ml"]
 
 
+def test_nothing_found_has_the_columns_of_what_is_found():
+    """An MTV of 0 is a result, and the tables of a study have the same columns."""
+    grid = Grid.from_spacing((4, 4, 4), 4.0)
+    labels = np.zeros((4, 4, 4), np.int32)
+    none = measure(Instances.from_labels(labels, grid), pictured(labels, grid), SUV)
+    labels[1:3, 1:3, 1:3] = 1
+    some = measure(Instances.from_labels(labels, grid), pictured(labels, grid), SUV)
+    assert list(none) == list(some) and burden(none)["mtv_ml"] == 0
+
+
 def test_the_peak_may_reach_out_of_the_lesion_but_its_centre_may_not():
     grid = grid_of((30, 30, 30), (2.0, 2.0, 2.0))
     values = np.ones((30, 30, 30))
