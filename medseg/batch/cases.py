@@ -93,6 +93,11 @@ class Case:
         """All files."""
         return tuple(file for one in self.inputs for file in one.files)
 
+    @property
+    def root(self) -> Path:
+        """The BIDS data set it is of."""
+        return self.files[0].absolute().parents[len(Path(self.place).parts)]
+
 
 @dataclass(frozen=True)
 class Named:
