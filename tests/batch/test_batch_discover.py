@@ -205,7 +205,7 @@ def test_a_plate_is_segmented(tmp_path):
         tifffile.imwrite(home / f"A01_s{site}_w1.tif", np.zeros((64, 80), np.uint8))
         tifffile.imwrite(home / f"A01_s{site}_w2.tif", field(site))
     plate = ("--pattern", "{well}_s{site}_w{channel}.tif")
-    batch(tmp_path / "in", "-o", tmp_path / "out", *RULE, *plate, "--channels", "1")
+    batch(tmp_path / "in", "-o", tmp_path / "out", *RULE, *plate, "--channels", "2")
     table = pd.read_parquet(tmp_path / "out/instances.parquet")
     assert table["case"].nunique() == 2 and len(table) >= 10
     shown = batch(tmp_path / "in", "-o", "unused", *RULE, *plate, "--dry-run", "--json")

@@ -245,7 +245,9 @@ def test_a_page_of_two_thousand_cases(tmp_path):
     assert len(text) < 20e6
     assert text.index('id="case-0005"') < min(text.index(f'id="case-{n:04d}"') for n in (0, 1, 2, 3))
     assert "instances 500, usually" in text and ">200</b><span>failed" in text
-    assert "<tr><td>200</td><td>why </td><td>Error</td>" in text and "<summary>200 cases</summary>" in text
+    assert (
+        '<tr><td>200</td><td>why </td><td class="tight">Error</td>' in text and "<summary>200 cases</summary>" in text
+    )
 
 
 def test_a_page_of_a_mixed_study_compares_sizes_in_one_unit_alone(tmp_path):
