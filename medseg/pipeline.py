@@ -224,7 +224,6 @@ def default_model(image: Image) -> str:
     scan = image.source is not None and image.source.format == "dicom"  # ultrasound, mammography and so on are "other"
     if scan or image.modality not in ("microscopy", "other"):
         kind = "DICOM" if image.modality == "other" else image.modality
-        an = "an" if kind == "MR" else "a"
         fitting = [
             f"{name} ({spec.title})"
             for name, path in presets.weights().items()
@@ -232,7 +231,7 @@ def default_model(image: Image) -> str:
         ]
         there = f"shipped for {kind}: {', '.join(fitting)}" if fitting else "none ships for such images"
         raise ModelError(
-            f"what to look for in {an} {kind} image, a person has to say: name a model with --model (model=); {there}; "
+            f"what to look for in a {kind} image, a person has to say: name a model with --model (model=); {there}; "
             "or find by a rule with --threshold"
         )
     return f"nuclei{image.grid.ndim}d"
