@@ -336,7 +336,10 @@ class Image:
         return replace(self, array=LazyArray((self.array.shape[0], *grid.shape), np.float32, read), grid=grid)
 
     def select(self, channels: str | int | Sequence[str | int]) -> Self:
-        """Return the image with some channels, by name or number, in the order given; lazy voxels stay unread."""
+        """Return the image with some channels, by name or number, in the order given; lazy voxels stay unread.
+
+        A text such as "2" is the channel of that name, as plates have it, and else that number.
+        """
         wanted = [channels] if isinstance(channels, (str, int)) else list(channels)
         numbers = [self._channel(channel) for channel in wanted]
         if not numbers:
@@ -347,6 +350,8 @@ class Image:
     def _channel(self, channel: str | int) -> int:
         if isinstance(channel, str) and channel in self.channels:
             return self.channels.index(channel)
+        if isinstance(channel, str) and channel.isdecimal():
+            channel = int(channel)
         if isinstance(channel, int) and 0 <= channel < len(self.channels):
             return channel
         raise InputError(f"There is no channel {channel!r}; the channels are {', '.join(self.channels)}.")

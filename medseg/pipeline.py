@@ -221,16 +221,18 @@ def default_model(image: Image) -> str:
     ModelError
         The image is a medical scan: which model fits, a person has to say.
     """
-    if image.modality not in ("microscopy", "other"):
+    scan = image.source is not None and image.source.format == "dicom"  # ultrasound, mammography and so on are "other"
+    if scan or image.modality not in ("microscopy", "other"):
+        kind = "DICOM" if image.modality == "other" else image.modality
         fitting = [
             f"{name} ({spec.title})"
             for name, path in presets.weights().items()
             if image.modality in (spec := read_header(path)).modality
         ]
-        there = f"shipped for {image.modality}: {', '.join(fitting)}" if fitting else "none ships for such images"
+        there = f"shipped for {kind}: {', '.join(fitting)}" if fitting else "none ships for such images"
         raise ModelError(
-            f"what to look for in a {image.modality} image, a person has to say: name a model with --model (model=); {there}; or "
-            "find by a rule with --threshold"
+            f"what to look for in a {kind} image, a person has to say: name a model with --model (model=); {there}; "
+            "or find by a rule with --threshold"
         )
     return f"nuclei{image.grid.ndim}d"
 

@@ -250,6 +250,9 @@ def test_crop_moves_the_grid_with_the_voxels(volume):
 
 def test_select_by_name_and_number(volume):
     assert volume.select("t2").channels == ("t2",)
+    assert volume.select("1").channels == ("t2",)
+    plate = replace(volume, channels=("1", "2"))
+    assert plate.select("1").channels == ("1",) and plate.select(1).channels == ("2",)
     both = volume.select([1, "t1"])
     assert both.channels == ("t2", "t1")
     np.testing.assert_array_equal(both.array, np.asarray(volume.array)[[1, 0]])

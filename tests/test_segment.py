@@ -7,7 +7,7 @@ import pytest
 
 from medseg.errors import GeometryError, InputError, MedsegError, ModelError
 from medseg.grid import Grid
-from medseg.image import Image
+from medseg.image import Image, Source
 from medseg.pipeline import default_model, segment
 from medseg.spec import NetSpec, PreprocessSpec, RunSpec
 from medseg.testing.decoding import same_partition
@@ -68,6 +68,9 @@ def test_a_model_is_chosen_by_dimension_for_microscopy_alone():
     assert default_model(numbered((4, 5, 6), modality="microscopy")) == "nuclei3d"
     with pytest.raises(ModelError, match="a person has to say.*none ships"):
         default_model(numbered((4, 5, 6), modality="CT"))
+    ultrasound = replace(numbered((4, 5)), source=Source((), "dicom"))
+    with pytest.raises(ModelError, match="a DICOM image, a person has to say.*none ships"):
+        default_model(ultrasound)
 
 
 def test_errors_are_also_the_fitting_builtin(drawn):

@@ -15,6 +15,27 @@ from medseg.errors import InputError, MedsegError
 from medseg.io.names import stem, suffix
 
 _HEADERS = (".mhd", ".nhdr")  # their voxels lie in files beside them
+# names that folders and files often have, that messages use as words, and that are nobody's
+_NOBODY = frozenset(
+    [
+        "case",
+        "data",
+        "dicom",
+        "file",
+        "files",
+        "image",
+        "images",
+        "label",
+        "labels",
+        "mask",
+        "model",
+        "scan",
+        "series",
+        "slice",
+        "study",
+        "volume",
+    ]
+)
 _WHOSE = 4  # characters from which a part of a path is taken for a name wherever it stands
 
 
@@ -71,6 +92,11 @@ class Case:
     def files(self) -> tuple[Path, ...]:
         """All files."""
         return tuple(file for one in self.inputs for file in one.files)
+
+    @property
+    def root(self) -> Path:
+        """The BIDS data set it is of."""
+        return self.files[0].absolute().parents[len(Path(self.place).parts)]
 
 
 @dataclass(frozen=True)
@@ -185,7 +211,8 @@ class Scrubber:
             for one in (path, path.absolute(), path.resolve()):
                 words |= dict.fromkeys((str(one), str(one.parent), one.name, stem(one)))
                 words |= dict.fromkeys(part for part in one.parent.parts if len(part) >= _WHOSE)
-        ordered = sorted((w for w in words if w not in ("", ".", "/", "..")), key=len, reverse=True)
+        names = (w for w in words if w not in ("", ".", "/", "..") and w.casefold() not in _NOBODY)
+        ordered = sorted(names, key=len, reverse=True)
         # short words only where they stand alone: "a" is a name of a file, and a letter of most words
         parts = [re.escape(w) if len(w) >= 3 * _WHOSE else rf"(?<!\w){re.escape(w)}(?!\w)" for w in ordered]
         self._pattern = re.compile("|".join(parts)) if parts else None

@@ -129,8 +129,8 @@ class Cluster:
         return news
 
     def size(self) -> int:
-        """Return how many cases it may have."""
-        return _EACH * max(0, self._workers)
+        """Return how many cases it may have; some without a worker, too, as a cluster that adapts starts one for what waits."""
+        return _EACH * max(1, self._workers)
 
     def slot(self) -> Place:
         """Return a new slot."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import secrets
 import sqlite3
 import time
@@ -71,6 +72,9 @@ class Ledger:
         self.folder = folder
         if not new and not (folder / NAME).is_file():
             raise MissingError(f"{folder}: holds no batch; name the folder that was the --output of one")
+        if not new and not os.access(folder, os.W_OK):
+            self._open_to_read()
+            return
         with self._told():
             self._base = sqlite3.connect(folder / NAME, timeout=60, isolation_level=None)
             self._base.row_factory = sqlite3.Row
@@ -81,6 +85,16 @@ class Ledger:
             for statement in _TABLES.split(";\n"):
                 self._base.execute(statement)
             self._base.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_hex(16),))
+
+    def _open_to_read(self) -> None:
+        """Open the ledger of a study that may be looked at alone, as in an archive or that of somebody else."""
+        log = self.folder / f"{NAME}-wal"
+        # without a log nobody writes; SQLite would want to make one, and may not
+        how = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+        with self._told():
+            self._base = sqlite3.connect(f"{(self.folder / NAME).absolute().as_uri()}?{how}", timeout=60, uri=True)
+            self._base.row_factory = sqlite3.Row
+            self._base.execute("SELECT count(*) FROM meta")
 
     def close(self) -> None:
         """Let go of the file."""

@@ -27,9 +27,14 @@ _BIDS_IGNORE = (
 )
 
 
-def write_bids_description(folder: Path) -> None:
-    """Write what makes an output folder a BIDS derivative."""
-    text = json.dumps(_BIDS_DESCRIPTION, indent=2) + "\n"
+def write_bids_description(folder: Path, raw: Path) -> None:
+    """Write what makes an output folder a BIDS derivative of the data set `raw`.
+
+    Where that lies is said if the folder is a part of it, as derivatives/medseg: any other path holds names.
+    """
+    up = os.path.relpath(raw.resolve(), folder.resolve())
+    known = {"DatasetLinks": {"raw": Path(up).as_posix()}} if set(Path(up).parts) == {os.pardir} else {}
+    text = json.dumps(_BIDS_DESCRIPTION | known, indent=2) + "\n"
     write_whole(folder / "dataset_description.json", text.encode())
     write_whole(folder / ".bidsignore", _BIDS_IGNORE.encode())
 

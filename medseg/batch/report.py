@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -57,14 +57,23 @@ def write_report(ledger: Ledger) -> None:
         facts=_facts(ledger.folder),
         states=[(state, states[state]) for state in STATES],
         total=f"{int(counts.sum()):,}",
-        reasons=Counter(row["error_class"] for row in failed).most_common(),
-        failed=[(row["name"], row["error_class"], row["error"], row["attempts"]) for row in failed],
+        failures=len(failed),
+        reasons=_reasons(failed),
         shown=_SHOWN,
-        histograms=[_histogram("instances in a case", counts, _wide(counts)), *_of_instances(ledger.folder)],
+        histograms=[_histogram("number of instances", counts, _wide(counts), "cases"), *_of_instances(ledger.folder)],
         cards=cards,
         odd=sum(bool(card["odd"]) for card in cards),
     )
     write_whole(ledger.folder / NAME, page)
+
+
+def _reasons(failed: Sequence[Any]) -> list[dict[str, Any]]:
+    """Why cases failed, the reason of most of them first: hundreds often have the same one."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in failed:
+        found.setdefault((row["error"], row["error_class"]), []).append(row["name"])
+    ordered = sorted(found.items(), key=lambda one: -len(one[1]))
+    return [{"why": why, "kind": kind, "cases": names} for (why, kind), names in ordered]
 
 
 def _facts(folder: Path) -> list[tuple[str, str]]:
@@ -90,7 +99,9 @@ def _card(ledger: Ledger, row: Any, facts: dict[str, Any]) -> dict[str, Any]:
     size = f"{what} {number(facts['size'][0])} {unit}" if facts.get("size") else ""
     score = f"mean score {facts['score']:.2f}" if facts.get("score") is not None else ""
     shape = " x ".join(map(str, facts.get("shape", ())))
-    told = [f"{row['count']} instances", f"median {size}" if size else "", score, f"{facts['modality']} {shape}"]
+    count = "1 instance" if row["count"] == 1 else f"{row['count']:,} instances"
+    kind = "" if facts["modality"] == "other" else f"{facts['modality']} "
+    told = [count, f"median {size}" if size else "", score, f"{kind}{shape}"]
     return {
         "name": row["name"],
         "told": [text for text in told if text],
@@ -106,22 +117,25 @@ def _card(ledger: Ledger, row: Any, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _oddities(counts: Numbers, facts: list[dict[str, Any]]) -> list[list[tuple[float, str]]]:
-    """How far each case lies from the usual one, in robust standard deviations, and in what."""
+    """How far each case lies from the usual one, in robust standard deviations, and in what.
+
+    Sizes are compared among cases that have them in the same unit.
+    """
     found: list[list[tuple[float, str]]] = [[] for _ in facts]
-    medians = np.array([one["size"][0] if one.get("size") else np.nan for one in facts], np.float64)
     scores = np.array([np.nan if one.get("score") is None else one["score"] for one in facts], np.float64)
-    measured = (
-        ("instances", counts, np.log1p(counts)),
-        ("median size", medians, np.log(np.maximum(medians, 1e-12))),
-        ("mean score", scores, scores),
-    )
-    for what, shown, values in measured:
+    measured = [("instances", "", counts, np.log1p(counts)), ("mean score", "", scores, scores)]
+    for name in sorted({one.get("size_name", "") for one in facts if one.get("size")}):
+        same = [one["size"][0] if one.get("size") and one.get("size_name") == name else np.nan for one in facts]
+        sizes = np.array(same, np.float64)
+        what, _, unit = name.rpartition("_")
+        measured.append((f"median {what}", f" {unit}", sizes, np.log(np.maximum(sizes, 1e-12))))
+    for what, unit, shown, values in measured:
         if np.isfinite(values).sum() < 3:
             continue
         usual = float(np.nanmedian(shown))
         for one, z, value in zip(found, _robust(values), shown, strict=True):
             if np.isfinite(z):
-                one.append((float(z), f"{what} {number(float(value))}, usually {number(usual)}"))
+                one.append((float(z), f"{what} {number(float(value))}{unit}, usually {number(usual)}{unit}"))
     return found
 
 
@@ -136,21 +150,26 @@ def _robust(values: Numbers) -> Numbers:
 
 
 def _of_instances(folder: Path) -> list[dict[str, Any]]:
-    """Histograms of the size and score of all instances."""
+    """Histograms of the sizes and scores of all instances, one for each unit in which a study has sizes."""
     import pyarrow.parquet as pq
 
     path = folder / f"{STEM}.parquet"
     if not path.is_file():
         return []
     there = pq.read_schema(path).names
-    out = []
-    size = next((name for name in _SIZES if name in there), None)
-    for name, title, log in ((size, f"size of an instance, {size}", True), ("score", "score of an instance", False)):
-        if name in there:
-            values = pq.read_table(path, columns=[name])[name].to_numpy().astype(np.float64)
-            values = values[np.isfinite(values)]
-            if len(values):
-                out.append(_histogram(title.replace("_", " "), values, log))
+    out, known = [], set[tuple[int, str]]()
+    for name in (*_SIZES, "score"):
+        if name not in there:
+            continue
+        values = pq.read_table(path, columns=[name])[name].to_numpy().astype(np.float64)
+        sized = np.isfinite(values)
+        what, _, unit = name.rpartition("_")
+        same = (hash(sized.tobytes()), what)  # volume_ml and volume_mm3 are of the same instances
+        if not sized.any() or same in known:
+            continue
+        known.add(same)
+        title = "score of an instance" if name == "score" else f"{what} of an instance in {unit}"
+        out.append(_histogram(title, values[sized], name != "score", "instances"))
     return out
 
 
@@ -159,10 +178,10 @@ def _wide(values: Numbers) -> bool:
     return bool(len(values) and values.max() > _BARS * max(1.0, float(np.median(values))))
 
 
-def _histogram(title: str, values: Numbers, log: bool = False) -> dict[str, Any]:
+def _histogram(title: str, values: Numbers, log: bool, of: str) -> dict[str, Any]:
     """Bars of a histogram, as places in a picture, on a linear or a logarithmic axis; zeros are with the smallest then."""
     if not len(values):
-        return {"title": title, "bars": [], "low": "", "high": "", "most": "0"}
+        return {"title": title, "bars": [], "low": "", "high": "", "most": "0", "of": of, "n": "0", "median": ""}
     title += ", logarithmic" if log else ""
     above = values[values > 0]
     seen = np.log10(np.maximum(values, above.min() if len(above) else 1.0)) if log else values
@@ -176,4 +195,13 @@ def _histogram(title: str, values: Numbers, log: bool = False) -> dict[str, Any]
         if n
     ]
     ends = [number(float(values.min())), number(float(values.max()))]
-    return {"title": title, "bars": bars, "low": ends[0], "high": ends[1], "most": number(int(heights.max()))}
+    return {
+        "title": title,
+        "bars": bars,
+        "low": ends[0],
+        "high": ends[1],
+        "median": number(float(np.median(values))),
+        "most": number(int(heights.max())),
+        "of": of,
+        "n": number(len(values)),
+    }

@@ -71,8 +71,8 @@ def run(cases: Sequence[Case], folder: Path, spec: BatchSpec, again: bool = Fals
         with ledger.locked():
             other = ledger.enroll(known, options, write_key(folder, known))
         remember(folder, spec)
-        if any(one.case.kind == "bids" for one in known):
-            placing.write_bids_description(folder)
+        if raw := next((one.case.root for one in known if one.case.kind == "bids"), None):
+            placing.write_bids_description(folder, raw)
         broken, _ = ledger.requeue(lambda files: placing.broken(folder, files), again)
         yield Enrolled(ledger.counts(mine=True), broken, other)
         supervisor = _Supervisor(ledger, hands, {(one.name, one.digest): one for one in known}, spec)

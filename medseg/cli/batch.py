@@ -196,6 +196,7 @@ def _show(found: list[Case], as_json: bool) -> int:
             "kind": one.kind,
             "label": one.label,
             "modality": one.facts.get("modality", ""),
+            "suffix": one.facts.get("suffix", "") if one.kind in ("file", "bids") else "",
             "inputs": len(one.inputs),
             "roles": [i.role for i in one.inputs if i.role],
             "files": len(one.files),

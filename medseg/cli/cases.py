@@ -98,7 +98,7 @@ def case_spec(given: dict[str, Any]) -> CaseSpec:
             "measure": parse(MeasureSpec, {"values": given["values"]}, "--values"),
             "finding": finding(given["what"], given["site"], given["nodal"], given["role"]),
             "spacing": size[0] if size and len(size) == 1 else size,
-            "channels": [int(p) if p.isdecimal() else p for p in parts] if given["channels"] else None,
+            "channels": parts if given["channels"] else None,
             "save": kinds(given["save"]),
         },
         "options",

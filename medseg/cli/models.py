@@ -15,7 +15,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from medseg.cli.common import Defaulted, make_folder, table
-from medseg.errors import MissingError, ModelError
+from medseg.errors import MedsegError, MissingError, ModelError
 
 MOST = 4 << 30  # bytes of the largest file that is taken
 _SECONDS = 60.0  # without a byte from a server
@@ -76,7 +76,10 @@ def add(
             digest = _copy(stream, file)
         if sha256 is not None and digest != sha256.lower():
             raise ModelError(f"the file has SHA-256 {digest}, not the one given; it was changed or is another one")
-        name = read_header(kept).name
+        try:
+            name = read_header(kept).name
+        except MedsegError as error:  # nobody knows the file by the name that it has for now
+            raise type(error)(str(error).replace(kept.name, source.rpartition("/")[2] or source)) from None
         _check_name(name, digest)
         os.replace(kept, folder / f"{name}.safetensors")
     finally:

@@ -146,6 +146,28 @@ def test_workers_killed_at_ten_points(tmp_path, dask):
     assert results(out) == whole
 
 
+ADAPTS = """
+import time, distributed
+if __name__ == "__main__":
+    made = distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None)
+    made.adapt(maximum=2, interval="200ms")
+    print(made.scheduler_address, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_cluster_that_starts_workers_for_what_waits_gets_something_to_start_them_for(study, tmp_path):
+    (tmp_path / "adapts.py").write_text(ADAPTS)
+    own = [sys.executable, tmp_path / "adapts.py"]
+    made = subprocess.Popen(own, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        done = batch(study, "-o", tmp_path / "out", *RULE, "--scheduler", made.stdout.readline().strip())
+    finally:
+        _end(made)
+        made.stdout.close()
+    assert done.returncode == 0 and "no worker now" in done.stderr
+
+
 def test_a_cluster_that_goes_away_is_said_and_the_rest_is_done_here(tmp_path, dask):
     study, out = fill(tmp_path / "in", 12), tmp_path / "out"
     dask.worker()

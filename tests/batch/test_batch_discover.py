@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import tifffile
 
-from medseg.batch import discover, scenes
+from medseg.batch import Case, Input, discover, scenes
 from medseg.batch.cases import chosen
+from medseg.batch.placing import write_bids_description
 from medseg.errors import FormatError, InputError, MissingError
 from medseg.testing import series
 
@@ -204,7 +205,7 @@ def test_a_plate_is_segmented(tmp_path):
         tifffile.imwrite(home / f"A01_s{site}_w1.tif", np.zeros((64, 80), np.uint8))
         tifffile.imwrite(home / f"A01_s{site}_w2.tif", field(site))
     plate = ("--pattern", "{well}_s{site}_w{channel}.tif")
-    batch(tmp_path / "in", "-o", tmp_path / "out", *RULE, *plate, "--channels", "1")
+    batch(tmp_path / "in", "-o", tmp_path / "out", *RULE, *plate, "--channels", "2")
     table = pd.read_parquet(tmp_path / "out/instances.parquet")
     assert table["case"].nunique() == 2 and len(table) >= 10
     shown = batch(tmp_path / "in", "-o", "unused", *RULE, *plate, "--dry-run", "--json")
@@ -224,6 +225,7 @@ def test_bids_derivatives(tmp_path):
     batch(root, "-o", out, *RULE)
     told = json.loads((out / "dataset_description.json").read_text())
     assert told["DatasetType"] == "derivative" and told["GeneratedBy"][0]["Name"] == "medseg"
+    assert "DatasetLinks" not in told  # its path could name somebody
     home = out / "sub-02/ses-1/anat"
     assert sorted(path.name for path in home.iterdir()) == [
         f"sub-02_ses-1_desc-T1w_{end}"
@@ -236,6 +238,17 @@ def test_bids_derivatives(tmp_path):
     sidecar = json.loads((home / "sub-02_ses-1_desc-T1w_dseg.json").read_text())
     assert sidecar["Sources"] == ["bids:raw:sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz"]
     assert set(pd.read_parquet(out / "instances.parquet")["case"]) == {"sub-01_ses-1_T1w", "sub-02_ses-1_T1w"}
+
+
+def test_derivatives_inside_a_data_set_say_where_it_is(tmp_path):
+    raw = tmp_path / "Doe"
+    (raw / "sub-01/anat").mkdir(parents=True)
+    case = Case("bids", (Input((raw / "sub-01/anat/sub-01_T1w.nii.gz",)),), place="sub-01/anat")
+    out = raw / "derivatives/medseg"
+    out.mkdir(parents=True)
+    write_bids_description(out, case.root)
+    told = (out / "dataset_description.json").read_text()
+    assert json.loads(told)["DatasetLinks"] == {"raw": "../.."} and "Doe" not in told
 
 
 def test_scenes_are_done_each_and_name_nobody(tmp_path):

@@ -178,3 +178,15 @@ def test_a_lost_claim_cannot_fail_a_case(tmp_path):
         assert base.claim("b") is not None
         assert not base.fail(lost, "Error", "why", 1.0)
         assert base.counts()["running"] == 1 and base.counts()["failed"] == 0
+
+
+def test_a_study_that_may_only_be_looked_at_tells_its_state(tmp_path, monkeypatch):
+    with closing(opened(tmp_path, 2)) as base:
+        publish(base, base.claim("a"))
+    there = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(ledger.os, "access", lambda path, mode: False)  # as a folder that is mounted to be read
+    with closing(Ledger(tmp_path, new=False)) as base:
+        assert base.counts()["done"] == 1 and [row["name"] for row in base.cases("done")] == ["case-0"]
+        with pytest.raises(OutputError, match="readonly"):
+            base.put("secret", "x")
+    assert sorted(tmp_path.iterdir()) == there

@@ -196,6 +196,12 @@ def test_names_are_taken_out_of_text(text, clean):
     assert Scrubber([Path("/data/Smith_A/Doe.nii.gz")], "case-1")(text) == clean
 
 
+def test_words_of_messages_that_folders_are_named_by_stay():
+    text = "what is in a PT image of this series of Doe_Jane"
+    told = Scrubber([Path("/data/Doe_Jane/series/image/1.dcm")], "case-1")(text)
+    assert told == "what is in a PT image of this series of case-1"
+
+
 def test_the_key_keeps_names_and_faults(tmp_path):
     for name in ("a", "b"):
         tifffile.imwrite(tmp_path / f"{name}.tif", field(1))

@@ -245,4 +245,31 @@ def test_a_page_of_two_thousand_cases(tmp_path):
     assert len(text) < 20e6
     assert text.index('id="case-0005"') < min(text.index(f'id="case-{n:04d}"') for n in (0, 1, 2, 3))
     assert "instances 500, usually" in text and ">200</b><span>failed" in text
-    assert "<details><summary>all 200, with reasons</summary>" in text and "200 Error</p>" in text
+    assert (
+        '<tr><td>200</td><td>why </td><td class="tight">Error</td>' in text and "<summary>200 cases</summary>" in text
+    )
+
+
+def test_a_page_of_a_mixed_study_compares_sizes_in_one_unit_alone(tmp_path):
+    facts = {"modality": "CT", "shape": [4, 5], "notes": [], "score": 0.9}
+    sizes = [(f"{1 + n / 10}", "volume_mm3") for n in range(4)] + [(f"{200 + n}", "area_px") for n in range(5)]
+    with closing(Ledger(tmp_path)) as ledger:
+        with ledger.locked():
+            ledger.enroll([Named(f"case-{n}", str(n), (), Case("file", ())) for n in range(len(sizes))], "options")
+        for size, name in [*sizes[:-1], ("9000", "area_px")]:
+            claim = ledger.claim("me")
+            told = facts | {"size": [float(size)], "size_name": name}
+            ledger.publish(claim, Result((Output("x.csv", "0", 1),), 1.0, 1, told, b""), lambda: None)
+        pd.DataFrame({"volume_mm3": [1.0, None], "volume_ml": [0.001, None], "area_px": [None, 200.0]}).to_parquet(
+            tmp_path / "instances.parquet"
+        )
+        write_report(ledger)
+    text = (tmp_path / "report.html").read_text()
+    odd = re.findall(r'class="odd">([^<]*)', text)
+    assert odd == ["median area 9,000 px, usually 202 px"]
+    assert "1 instance, median volume" in text
+    # one chart for each unit; volume_mm3 would be volume_ml again
+    assert re.findall(r"([a-z]+ of an instance[^,:]*)[^:<]*: 1 instances", text) == [
+        "volume of an instance in ml",
+        "area of an instance in px",
+    ]

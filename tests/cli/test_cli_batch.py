@@ -30,7 +30,14 @@ def test_defaults_are_those_of_the_specs(command):
 def test_dry_run(medseg, field, ct, tmp_path):
     code, out, err = medseg("batch", tmp_path, "-o", tmp_path / "out", *RULE, "--dry-run")
     assert (code, err) == (0, "") and out.startswith("2 cases\n") and "PATIENT_NAME" not in out
-    assert out.splitlines()[1].split() == ["number", "kind", "modality", "inputs", "files"]  # no column that is empty
+    assert out.splitlines()[1].split() == [
+        "number",
+        "kind",
+        "modality",
+        "suffix",
+        "inputs",
+        "files",
+    ]  # no column that is empty
     rows = json.loads(medseg("batch", tmp_path, "-o", tmp_path / "out", *RULE, "--dry-run", "--json").out)
     assert [(r["kind"], r["modality"], r["files"]) for r in rows] == [("file", "", 1), ("dicom", "CT", 8)]
     some = medseg("batch", tmp_path, "-o", tmp_path / "out", *RULE, "--dry-run", "--where", "modality=CT")

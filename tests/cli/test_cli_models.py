@@ -95,7 +95,7 @@ def test_what_is_not_let_in(medseg, folder, file, server, tmp_path, monkeypatch)
     elsewhere = server(location="file:///etc/passwd")
     for source, digest, code, words in (
         (file, "0" * 64, 2, "not the one given"),
-        (bad, sha(bad), 2, "is no model file of medseg"),
+        (bad, sha(bad), 2, "bad.bin: is no model file of medseg"),
         (escaping, sha(escaping), 2, "no plain name"),
         (shipped, sha(shipped), 2, "name of a shipped model"),
         (tmp_path / "nothing", "0" * 64, 4, "is not there"),

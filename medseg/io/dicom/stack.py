@@ -216,7 +216,7 @@ def _check_regular(slices: Sequence[Slice], along: FloatArray, residual: FloatAr
         raise GeometryError(
             f"{near.size} of {len(slices)} slices repeat the position of another, first "
             f"{_pair(slices, int(near[0]))}: duplicates, or several times or contrasts in one series; split it, or "
-            "load with regularize=True, which drops duplicates whose pixels are the same."
+            "load with regularize=True (--regularize), which drops duplicates whose pixels are the same."
         )
     # residual is off the line in any direction; the tolerance is against the distance along the normal
     tolerance = max(JITTER_MM, JITTER * float(along[-1] - along[0]) / len(gaps))
@@ -227,12 +227,12 @@ def _check_regular(slices: Sequence[Slice], along: FloatArray, residual: FloatAr
         wide = int((gaps > 1.5 * usual).sum())
         raise GeometryError(
             f"Slices are missing: {gaps[worst]:.4g} mm lie between {_pair(slices, worst)}, {usual:.4g} mm between "
-            f"most; {wide} such gaps. Get the whole series, or load with regularize=True, which interpolates there."
+            f"most; {wide} such gaps. Get the whole series, or load with regularize=True (--regularize), which interpolates there."
         )
     raise GeometryError(
         f"Slices are not equally spaced: gaps of {gaps.min():.4g} to {gaps.max():.4g} mm, worst between "
         f"{_pair(slices, worst)}; a slice lies {residual.max():.3g} mm off a regular stack, over {tolerance:.3g} mm. "
-        "Load with regularize=True to resample at the true positions."
+        "Load with regularize=True (--regularize) to resample at the true positions."
     )
 
 
@@ -249,7 +249,7 @@ def _check_upright(step: FloatArray, normal: FloatArray, count: int) -> None:
         angle = float(np.degrees(np.arctan2(aside, step @ normal)))
         raise GeometryError(
             f"The stack is sheared by {angle:.3g} degrees (gantry tilt): each slice is shifted by {aside:.3g} mm "
-            "against the last. Load with regularize=True to resample it onto an upright grid."
+            "against the last. Load with regularize=True (--regularize) to resample it onto an upright grid."
         )
 
 
