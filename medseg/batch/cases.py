@@ -15,27 +15,8 @@ from medseg.errors import InputError, MedsegError
 from medseg.io.names import stem, suffix
 
 _HEADERS = (".mhd", ".nhdr")  # their voxels lie in files beside them
-# names that folders and files often have, that messages use as words, and that are nobody's
-_NOBODY = frozenset(
-    [
-        "case",
-        "data",
-        "dicom",
-        "file",
-        "files",
-        "image",
-        "images",
-        "label",
-        "labels",
-        "mask",
-        "model",
-        "scan",
-        "series",
-        "slice",
-        "study",
-        "volume",
-    ]
-)
+# words of messages that folders and files are often named by; written otherwise, as Case, they may be somebody's
+_NOBODY = re.compile("case|data|dicom|files?|images?|labels?|mask|model|scan|series|slice|study|volume")
 _WHOSE = 4  # characters from which a part of a path is taken for a name wherever it stands
 
 
@@ -211,7 +192,7 @@ class Scrubber:
             for one in (path, path.absolute(), path.resolve()):
                 words |= dict.fromkeys((str(one), str(one.parent), one.name, stem(one)))
                 words |= dict.fromkeys(part for part in one.parent.parts if len(part) >= _WHOSE)
-        names = (w for w in words if w not in ("", ".", "/", "..") and w.casefold() not in _NOBODY)
+        names = (w for w in words if w not in ("", ".", "/", "..") and not _NOBODY.fullmatch(w))
         ordered = sorted(names, key=len, reverse=True)
         # short words only where they stand alone: "a" is a name of a file, and a letter of most words
         parts = [re.escape(w) if len(w) >= 3 * _WHOSE else rf"(?<!\w){re.escape(w)}(?!\w)" for w in ordered]

@@ -200,6 +200,7 @@ def test_words_of_messages_that_folders_are_named_by_stay():
     text = "what is in a PT image of this series of Doe_Jane"
     told = Scrubber([Path("/data/Doe_Jane/series/image/1.dcm")], "case-1")(text)
     assert told == "what is in a PT image of this series of case-1"
+    assert Scrubber([Path("/data/Case/1.dcm")], "case-1")("no voxels of Case") == "no voxels of case-1"
 
 
 def test_the_key_keeps_names_and_faults(tmp_path):
