@@ -241,9 +241,9 @@ The borders of gray matter are borders too. Where none is sharper than {BORDER:g
 network is all but certain of is kept. The number stands between the changes of the two tables, and so was chosen on what they
 report.
 
-**How the file is stored.** The network sees voxels in the order of the file, and another order is another input: the same
-brain stored in another orientation gives another threshold and some other lesions. What is compared over time should be
-stored in one orientation.
+**How the file is stored.** The network sees the brain in one orientation, superior, anterior, left, as it learned; an image that is
+stored in another is turned for it and the result turned back, so that both give the same lesions, to the voxel. An image
+that lies oblique is turned to the nearest orientation, not straightened.
 
 **What to expect.** Large lesions are found; many small ones are missed. Scores are mean probabilities after the threshold was
 moved: they order what is found, but are no chances. With both patients' networks together, as the shipped file runs them,

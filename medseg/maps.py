@@ -18,6 +18,7 @@ from medseg.grid import Grid
 from medseg.instances import Instances
 from medseg.ops import regions, stitch, tally
 from medseg.ops.labels import taken, usual
+from medseg.ops.turn import Turn
 from medseg.spec import HeadBase, ModelSpec
 
 _REMEMBER = 1 << 27  # bytes of maps up to which what heads keep of them is kept too: it is up to three times as large
@@ -36,9 +37,12 @@ class Maps:
     spacing : tuple of float
         Voxel size of the maps, per array axis.
     parts : tuple of (core, grown, maps)
-        Of each region: the part it answers for, the part it covers, and float32 (channels, *shape) on the model's grid.
+        Of each region of the turned image: the part it answers for, the part it covers, and float32 (channels, *shape) on the
+        model's grid.
     provenance : mapping
         Of the first reading.
+    turn : Turn
+        How the image was turned for the network. All that is asked and answered here is of the image as it is stored.
     """
 
     grid: Grid
@@ -46,6 +50,7 @@ class Maps:
     spacing: tuple[float, ...]
     parts: tuple[tuple[regions.Region, regions.Region, NDArray[np.float32]], ...]
     provenance: Mapping[str, object]
+    turn: Turn
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
     _memory: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -64,7 +69,7 @@ class Maps:
             labels, scores, classes, _ = self._decoded(told).finish(min_score)
         changed = {"head": told.model_dump(mode="json"), "min_score": min_score}
         return Instances.from_labels(
-            labels,
+            np.ascontiguousarray(self.turn.back(labels)),
             self.grid,
             scores=scores,
             class_ids=classes,
@@ -77,7 +82,7 @@ class Maps:
         if self._memory.get("head") == head:
             return self._memory["decoding"]  # type: ignore[no-any-return]
         small = sum(maps.nbytes for _, _, maps in self.parts) <= _REMEMBER
-        decoding = Decoding(self.grid.shape, self.spec, heads.make(head), self.spacing)
+        decoding = Decoding(self.turn.sizes(self.grid.shape), self.spec, heads.make(head), self.spacing)
         for number, (core, grown, maps) in enumerate(self.parts):
             decoding.add(core, grown, maps, self._memory.setdefault(number, {}) if small else None)
         if small:
@@ -87,18 +92,19 @@ class Maps:
     def reach(self) -> tuple[int, ...]:
         """Voxels of the image around a place that its instances may depend on."""
         reach = heads.make(self.spec.heads[0]).reach(self.spacing)
-        return tuple(int(np.ceil(r / self._scale(axis))) for axis, r in enumerate(reach))
+        return self.turn.sizes_back([int(np.ceil(r / self._scale(axis))) for axis, r in enumerate(reach)])
 
     def around(self, place: regions.Region, head: HeadBase | None = None) -> Candidates:
         """Read what the maps propose in one part of the image, on that part's own voxels.
 
         The maps are those of the region that answers for the middle of the part.
         """
-        middle = tuple((s.start + s.stop) // 2 for s in place)
+        there = self.turn.place(place)
+        middle = tuple((s.start + s.stop) // 2 for s in there)
         _, grown, maps = next(
             part for part in self.parts if all(s.start <= m < s.stop for s, m in zip(part[0], middle, strict=True))
         )
-        inner = tuple(slice(max(p.start, g.start), min(p.stop, g.stop)) for p, g in zip(place, grown, strict=True))
+        inner = tuple(slice(max(p.start, g.start), min(p.stop, g.stop)) for p, g in zip(there, grown, strict=True))
         cut = self._cut(inner, grown, maps.shape[1:])
         found = heads.make(head or self.spec.heads[0]).decode(
             np.ascontiguousarray(maps[(slice(None), *cut)]), self.spacing
@@ -107,25 +113,26 @@ class Maps:
             np.clip(np.floor(c).astype(int) - s.start, 0, s.stop - s.start - 1)
             for c, s in zip(self._places(inner, grown, maps.shape[1:], 0.5), cut, strict=True)
         ]
-        labels = found.paint(order="index")[0][np.ix_(*nearest)]
+        labels = self.turn.back(found.paint(order="index")[0][np.ix_(*nearest)])
         kept = np.unique(labels[labels > 0]) - 1
         shown = Candidates.from_labels(labels, scores=found.scores[kept], classes=found.classes[kept])
-        offset = [i.start - p.start for i, p in zip(inner, place, strict=True)]
+        offset = [i.start - p.start for i, p in zip(self.turn.place_back(inner), place, strict=True)]
         return shown.shift(offset, tuple(s.stop - s.start for s in place))
 
     def foreground(self, place: regions.Region) -> NDArray[np.float32]:
         """Probability that a voxel belongs to an object, in one part of the image."""
-        out = np.zeros(tuple(s.stop - s.start for s in place), np.float32)
+        there = self.turn.place(place)
+        out = np.zeros(tuple(s.stop - s.start for s in there), np.float32)
         for core, grown, maps in self.parts:
-            inner = tuple(slice(max(p.start, c.start), min(p.stop, c.stop)) for p, c in zip(place, core, strict=True))
+            inner = tuple(slice(max(p.start, c.start), min(p.stop, c.stop)) for p, c in zip(there, core, strict=True))
             if any(s.stop <= s.start for s in inner):
                 continue
             # the first map of every dense head is the logit of an object
             places = np.meshgrid(*self._places(inner, grown, maps.shape[1:], 0.0), indexing="ij")
             value = map_coordinates(maps[0], places, order=1, mode="nearest")
-            where = tuple(slice(i.start - p.start, i.stop - p.start) for i, p in zip(inner, place, strict=True))
+            where = tuple(slice(i.start - p.start, i.stop - p.start) for i, p in zip(inner, there, strict=True))
             out[where] = 1 / (1 + np.exp(-np.clip(value, -30, 30)))
-        return out
+        return self.turn.back(out)
 
     def _scale(self, axis: int) -> float:
         """Voxels of the maps for each of the image, along an axis."""

@@ -23,6 +23,7 @@ from medseg.instances import Instances
 from medseg.maps import Decoding, Maps
 from medseg.model import Model, read_header
 from medseg.ops import borders, regions
+from medseg.ops.turn import Turn
 from medseg.preprocess import Plan
 from medseg.spec import HeadBase, RunSpec
 
@@ -94,25 +95,26 @@ def run(image: Image, model: Model, options: RunSpec | None = None, *, keep: int
         The image holds NaN or infinite voxels.
     """
     options, started = options or RunSpec(), time.monotonic()
-    notes = check_fit(image, model, options.force)
-    zoom, sized = _zoom(image, model, options)
-    plan = preprocess.plan(image, model.spec.preprocess, zoom)
+    seen, turn = preprocess.turned(image, model.spec.preprocess)  # all is done on this, and turned back as it is told
+    notes = check_fit(seen, model, options.force)
+    zoom, sized = _zoom(seen, model, options)
+    plan = preprocess.plan(seen, model.spec.preprocess, zoom)
     notes += (*plan.notes, *sized)
-    shape, head = image.grid.shape, heads.make(model.spec.heads[0])
+    shape, head = seen.grid.shape, heads.make(model.spec.heads[0])
     halo = tuple(
         min(int(np.ceil(r / f)), n) for r, f, n in zip(head.reach(plan.model_spacing), plan.factor, shape, strict=True)
     )
     border = model.spec.border
     # what an image's own borders decide is decided for all of it
-    cores = regions.partition(shape, shape if border else _sizes(options.region, _REGION, shape))
+    cores = regions.partition(shape, shape if border else _sizes(options.region, _REGION, turn))
     jobs = [(core, regions.grow(core, halo, shape)) for core in cores]
-    windows = [_windows(grown, plan, head, options) for _, grown in jobs]
+    windows = [_windows(grown, plan, head, _sizes(options.tile, _WINDOW, turn)) for _, grown in jobs]
     total = sum(len(w) for w in windows)
     yield Started(total, notes)
     decoding, done = Decoding(shape, model.spec, head, plan.model_spacing), 0
     parts: list[tuple[regions.Region, regions.Region, NDArray[np.float32]]] = []
     for (core, grown), places in zip(jobs, windows, strict=True):
-        array = plan.read(image, grown)
+        array = plan.read(seen, grown)
         blend = _Blend(array.shape[1:], places)
         for place in places:
             blend.add(place, model.maps(array[(slice(None), *place)])[0])
@@ -127,15 +129,20 @@ def run(image: Image, model: Model, options: RunSpec | None = None, *, keep: int
         parts.append((core, grown, maps))
         if sum(part[2].nbytes for part in parts) > keep:
             keep, parts = 0, []
-        yield Region(core, decoding.add(core, grown, maps))
+        yield Region(turn.place_back(core), turn.back(decoding.add(core, grown, maps)))
     labels, scores, classes, doubts = decoding.finish(options.min_score)
     notes += doubts
     seconds = time.monotonic() - started
     record = _provenance(image, model, options, notes, seconds)
     instances = Instances.from_labels(
-        labels, image.grid, scores=scores, class_ids=classes, classes=model.spec.classes, provenance=record
+        np.ascontiguousarray(turn.back(labels)),
+        image.grid,
+        scores=scores,
+        class_ids=classes,
+        classes=model.spec.classes,
+        provenance=record,
     )
-    kept = Maps(image.grid, model.spec, plan.model_spacing, tuple(parts), record) if parts else None
+    kept = Maps(image.grid, model.spec, plan.model_spacing, tuple(parts), record, turn) if parts else None
     yield Finished(instances, seconds, notes, kept)
 
 
@@ -316,19 +323,19 @@ def _image(
     return Image.from_array(source, spacing, unit, channel_axis=channel_axis)
 
 
-def _sizes(
-    asked: tuple[int, ...] | None, usual: Mapping[int, tuple[int, ...]], shape: tuple[int, ...]
-) -> tuple[int, ...]:
-    size = asked or usual[len(shape)]
-    if len(size) != len(shape) or min(size) < 1:
-        raise InputError(f"tile and region need {len(shape)} positive numbers for this image, got {size}")
-    return size
+def _sizes(asked: tuple[int, ...] | None, usual: Mapping[int, tuple[int, ...]], turn: Turn) -> tuple[int, ...]:
+    """Sizes in the order of the turned axes; what was asked for goes by the image's own."""
+    ndim = len(turn.shape)
+    if asked is None:
+        return usual[ndim]
+    if len(asked) != ndim or min(asked) < 1:
+        raise InputError(f"tile and region need {ndim} positive numbers for this image, got {asked}")
+    return turn.sizes(asked)
 
 
-def _windows(grown: regions.Region, plan: Plan, head: heads.Head, options: RunSpec) -> list[regions.Region]:
+def _windows(grown: regions.Region, plan: Plan, head: heads.Head, size: tuple[int, ...]) -> list[regions.Region]:
     """Network windows of a region, in the region's own index on the model's grid."""
     shape = plan.shape(tuple(s.stop - s.start for s in grown))
-    size = _sizes(options.tile, _WINDOW, shape)
     return regions.windows(shape, size, _overlap(size, head, plan))
 
 

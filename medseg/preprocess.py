@@ -16,8 +16,9 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from medseg.errors import GeometryError, InputError, ModelError
 from medseg.grid import Grid
-from medseg.image import Image, Source
+from medseg.image import Image, LazyArray, Source
 from medseg.instances import Instances
+from medseg.ops.turn import Turn
 from medseg.spec import PreprocessSpec
 
 Region = tuple[slice, ...]
@@ -128,6 +129,16 @@ def plan(image: Image, spec: PreprocessSpec, zoom: float = 1.0) -> Plan:
     if spec.anisotropy is not None and image.grid.ndim == 3 and not image.grid.known:
         spacing = (spec.anisotropy, 1.0, 1.0)  # as the note of `_factor` says
     return Plan(grid, factor, spacing, channels, low, high, named + notes)
+
+
+def turned(image: Image, spec: PreprocessSpec) -> tuple[Image, Turn]:
+    """The image in the orientation that the model knows, voxels unread, and how it was turned."""
+    turn = Turn.to(image.grid, spec.orientation)
+    if not turn.needed:
+        return image, turn
+    grid = turn.grid(image.grid)
+    array = LazyArray((len(image.channels), *grid.shape), image.array.dtype, lambda: turn.forth(image.voxels()))
+    return replace(image, array=array, grid=grid), turn
 
 
 def zoom_for(diameter: float, spec: PreprocessSpec) -> float:

@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from medseg import presets
-from medseg.data.cases import Case, centres, data_root, find, load_cases, read_split
+from medseg import io, presets
+from medseg.data.cases import Case, CaseFiles, centres, data_root, find, load_cases, read_split
 from medseg.data.sampling import Sampler
 from medseg.data.split import make_folds, make_split, split_groups, touching_crops
 from medseg.errors import InputError, MissingError, SpecError
+from medseg.grid import Grid
+from medseg.image import Image
+from medseg.instances import Instances
 from medseg.spec import AugmentSpec, PreprocessSpec, SourceSpec, SplitSpec, load_yaml
 from medseg.testing import phantoms
 
@@ -258,3 +261,31 @@ def test_every_second_patch_shows_an_instance(tiny_training):
     sampler = Sampler(tiny_training(augment={"scale": [1, 1]}, patch=[16, 16]), (case_of(labels),))
     share = np.mean([sampler[i]["0.foreground"].any() for i in range(300)])
     assert 0.4 < share < 0.6
+
+
+def test_a_training_sees_scans_in_the_orientation_that_the_model_asks_for(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = phantoms.blobs((12, 14, 16), 3, 3.0, 0)
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag([-1.0, 1.0, 1.0])[:, ::-1]
+    grid = Grid(labels.shape, affine, space="patient")
+    array = rng.random((1, *labels.shape)).astype(np.float32)
+    whole = []
+    for name, order, flips in (("sal", (0, 1, 2), ()), ("other", (2, 0, 1), (0, 2))):
+        lies = grid.permute(order).flip(*flips)
+        turned = [np.flip(a.transpose(order), flips) for a in (array[0], labels)]
+        io.save_image(Image(turned[0][None], lies, modality="MR"), tmp_path / f"{name}.nii.gz")
+        io.save_labels(Instances.from_labels(turned[1], lies), tmp_path / f"{name}_labels.nii.gz")
+        whole.append(CaseFiles("s", name, tmp_path / f"{name}.nii.gz", tmp_path / f"{name}_labels.nii.gz", None))
+    wanted, found = load_cases(whole, PreprocessSpec(orientation="SAL"))
+    np.testing.assert_array_equal(found.image, wanted.image)
+    np.testing.assert_array_equal(found.labels > 0, wanted.labels > 0)
+    np.testing.assert_array_equal(wanted.labels > 0, labels > 0)
+    plain, other = load_cases(whole, PreprocessSpec())
+    assert plain.image.shape != other.image.shape
+
+
+@pytest.mark.parametrize("wrong", ["SA", "SAR ", "SAX", "SAI", "sar"])
+def test_an_orientation_is_three_letters_of_a_patient(wrong):
+    with pytest.raises(ValueError, match="one of L and R"):
+        PreprocessSpec(orientation=wrong)

@@ -9,6 +9,7 @@ import torch
 
 import medseg.maps
 from medseg import heads, presets
+from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.metrics import match, overlap
@@ -356,3 +357,58 @@ def test_a_model_that_goes_by_borders_finds_what_the_image_shows():
         assert any("by the borders in this image" in n for n in last.notes) == bool(border)
         assert (last.instances.labels > 0).sum() == (0 if not border else np.isin(labels, (1, 2)).sum())
         assert len(last.maps.decode()) == count  # what is kept is what was decoded
+
+
+# --- orientation
+
+
+@pytest.fixture(scope="module")
+def sided():
+    """A stack of cells as a patient's, and a real network, which finds other things in a stack that lies otherwise."""
+    image = medseg.io.load(presets.samples() / "ovule.ome.tif").crop((30, 10, 10), (50, 74, 80))
+    model = Model.load("nuclei3d")
+    spec = model.spec.model_copy(update={"preprocess": model.spec.preprocess.model_copy(update={"orientation": "SAL"})})
+    return image, replace(model, spec=spec)
+
+
+@pytest.mark.parametrize("axes, flips", [((0, 1, 2), (1,)), ((2, 1, 0), (0, 2)), ((1, 2, 0), ())])
+def test_what_is_found_does_not_depend_on_how_a_patient_is_stored(sided, axes, flips):
+    image, model = sided
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag([-1.0, 1.0, 1.0])[:, ::-1] @ np.diag(image.grid.spacing)
+    grid = Grid(image.grid.shape, affine, space="patient")
+    assert grid.orientation == "SAL"
+    array = np.ascontiguousarray(image.voxels())
+    options = RunSpec(region=(20, 40, 70), tile=(16, 64, 70), force=True)
+    wanted = list(run(Image(array, grid), model, options, keep=1 << 30))
+
+    def other(values):
+        moved = values.transpose(*range(values.ndim - 3), *(values.ndim - 3 + a for a in axes))
+        return np.ascontiguousarray(np.flip(moved, [values.ndim - 3 + a for a in flips]))
+
+    sizes = {name: tuple(getattr(options, name)[a] for a in axes) for name in ("region", "tile")}
+    stored = Image(other(array), grid.permute(axes).flip(*flips))
+    found = list(run(stored, model, options.model_copy(update=sizes), keep=1 << 30))
+    first, last = wanted[-1], found[-1]
+    assert len(first.instances) > 2 and last.instances.grid == stored.grid
+    np.testing.assert_array_equal(last.instances.labels, other(first.instances.labels))
+    np.testing.assert_array_equal(last.instances.table["score"], first.instances.table["score"])
+    shown = [np.zeros_like(one[-1].instances.labels) for one in (wanted, found)]
+    for events, labels in zip((wanted, found), shown, strict=True):
+        for event in events:
+            if type(event) is Region:
+                labels[event.place] = event.labels
+    np.testing.assert_array_equal(shown[1], other(shown[0]))
+    np.testing.assert_array_equal(last.maps.decode().labels, last.instances.labels)
+    whole = tuple(slice(0, n) for n in stored.grid.shape)
+    np.testing.assert_array_equal(
+        last.maps.foreground(whole), other(first.maps.foreground(tuple(slice(0, n) for n in grid.shape)))
+    )
+    assert last.maps.reach() == tuple(first.maps.reach()[a] for a in axes)
+    row = last.instances.table.sort_values("score").iloc[-1]
+    place = tuple(slice(row[f"box_{a}_start"], row[f"box_{a}_stop"]) for a in stored.grid.axes)
+    labels = last.maps.around(place).paint()[0]
+    truth = last.instances.labels[place] == row["id"]
+    assert max((truth & (labels == n)).sum() / (truth | (labels == n)).sum() for n in range(1, labels.max() + 1)) > 0.85
+    plain = replace(model, spec=Model.load("nuclei3d").spec)  # it is no matter of a network that does not care
+    assert not np.array_equal(list(run(stored, plain, options))[-1].instances.labels, last.instances.labels)

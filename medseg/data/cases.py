@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -169,7 +169,7 @@ def load_cases(files: list[CaseFiles], spec: PreprocessSpec, sized: bool = False
     """
     out = []
     for one in files:
-        image, drawn = one.load()
+        image, drawn = _turned(*one.load(), spec)
         whole = diameter(drawn.labels, image.grid.spacing)  # of a stack: slices also cut objects near their ends
         for number, (flat, truth) in enumerate(slices(image, drawn, one.slices)):
             zoom = preprocess.zoom_for(usual_diameter(truth.labels, flat.grid.spacing), spec) if sized else 1.0
@@ -189,6 +189,13 @@ def load_cases(files: list[CaseFiles], spec: PreprocessSpec, sized: bool = False
             name = f"{one.stem}[{number}]" if one.slices else one.stem  # number of the slice among those taken
             out.append(Case(one.source, name, array, labels, prepared.model_spacing, middle, classes, size))
     return tuple(out)
+
+
+def _turned(image: Image, drawn: Annotation, spec: PreprocessSpec) -> tuple[Image, Annotation]:
+    """Both in the orientation that the model is to know."""
+    whole, turn = preprocess.turned(image, spec)
+    ignore = None if drawn.ignore is None else turn.forth(drawn.ignore)
+    return whole, replace(drawn, labels=turn.forth(drawn.labels), ignore=ignore)
 
 
 def slices(image: Image, drawn: Annotation, step: int) -> Iterator[tuple[Image, Annotation]]:

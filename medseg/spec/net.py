@@ -73,6 +73,11 @@ class PreprocessSpec(Spec):
     spacing: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
         default=None, description="resample to this spacing in mm, array order"
     )
+    orientation: str | None = Field(
+        default=None,
+        description="turn images of patients so that their array axes point to these directions, as SAR for superior, anterior, "
+        "right; others, and all if None, are taken as they are stored",
+    )
     diameter: tuple[float, float] | None = Field(
         default=None,
         description="objects of usual diameters between these, in voxels, are taken as they are; images of smaller or larger ones "
@@ -83,6 +88,13 @@ class PreprocessSpec(Spec):
     def _one_needed(self) -> PreprocessSpec:
         if self.optional and (self.any_channels or not set(self.optional) < set(self.channels)):
             raise ValueError("optional names some of the channels, not all, and goes without any_channels")
+        return self
+
+    @model_validator(mode="after")
+    def _directions(self) -> PreprocessSpec:
+        ends = ["".join(end for end in ends if end in (self.orientation or "")) for ends in ("LR", "PA", "IS")]
+        if self.orientation is not None and (len(self.orientation) != 3 or sorted(map(len, ends)) != [1, 1, 1]):
+            raise ValueError("orientation is three letters, one of L and R, one of A and P, one of S and I, as SAR")
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medseg import heads, io
+from medseg import heads, io, preprocess
 from medseg.calibration import calibrated, features, fit
 from medseg.data.cases import Case, find, load_cases
 from medseg.errors import TrainingError
@@ -232,7 +232,8 @@ def _spacing_range(spec: TrainSpec) -> tuple[tuple[float, float], ...]:
     """Trained spacing per axis, for models that resample to a physical spacing; empty for those that work in voxels."""
     if spec.preprocess.spacing is None:
         return ()
-    spacings = [io.load(f.image, spacing=f.spacing).grid.spacing for f in find(spec, "train")]
+    images = [io.load(f.image, spacing=f.spacing) for f in find(spec, "train")]
+    spacings = [preprocess.turned(image, spec.preprocess)[0].grid.spacing for image in images]
     # thick slices were part of the training; finer voxels are averaged to the network's
     finer, coarser = (0.2, spec.augment.coarse[1]) if spec.augment.p_coarse else (1.0, 1.0)
     return tuple((min(axis) * finer, max(axis) * coarser) for axis in zip(*spacings, strict=True))
