@@ -1,5 +1,7 @@
 """Following lesions over time: matching in closed forms, states on generated visits of a real brain, RECIST, wrong input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -161,6 +163,12 @@ def test_a_person_says_which_lesions_are_targets():
     assert answer.table[["target", "non_target", "overall"]].iloc[1].tolist() == ["SD", "CR", "SD"]
     assert found.ledger.query("lesion == 1")["finding_site"].tolist() == ["Lung", "Lung"]
     assert found.visits[0].lesions.provenance["segments"][0]["site"] == ("39607008", "SCT", "Lung")
+    # what a SEG said of the baseline counts too, unless a person says otherwise now
+    recorded = Visit(found.visits[0].image, found.visits[0].lesions, "")
+    again = follow([recorded, visit([((20, 45, 45), 7)])], STILL)
+    assert respond(again).targets == (2,) and again.ledger.query("lesion == 1")["role"].tolist() == ["non-target"] * 2
+    now = follow([replace(recorded, said=pd.DataFrame({"id": [1], "role": ["target"]})), visit(places)], STILL)
+    assert respond(now).targets == (1,) and now.ledger.query("lesion == 1")["finding_site"].tolist() == ["Lung", "Lung"]
     with pytest.raises(InputError, match="no lesion 9"):
         follow([visit(places, said=said.assign(id=9)), visit(places)], STILL)
 

@@ -69,7 +69,7 @@ def kinds(text: str) -> tuple[str, ...]:
 
 def finding(what: str | None, site: str | None, nodal: bool, role: str | None) -> FindingSpec | None:
     """What the options say that the objects are; None if they say nothing."""
-    from medseg.io.clinical.codes import PROPERTY_TYPES
+    from medseg.io.clinical.codes import PROPERTY_TYPES, is_node
     from medseg.spec import FindingSpec, parse
 
     told: dict[str, object] = {}
@@ -78,7 +78,7 @@ def finding(what: str | None, site: str | None, nodal: bool, role: str | None) -
         told["type"] = known or _code(what, "--finding", f"one of {', '.join(PROPERTY_TYPES)}")
     if site:
         told["site"] = _site(site)
-    if nodal or (site and _is_node(told["site"][2])):  # type: ignore[index]
+    if nodal or (site and is_node(told["site"][2])):  # type: ignore[index]
         told["nodal"] = True
     if role:
         told["role"] = role
@@ -95,9 +95,10 @@ def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -
     """
     import pandas as pd
 
-    out = pd.DataFrame({"id": lesions.table["id"].to_numpy()})
-    if named is not None:
-        out = out.assign(finding_site=named.site[2] if named.site else "", nodal=named.nodal, role=named.role)
+    from medseg.export.files import described
+    from medseg.io.clinical.segments import recorded
+
+    out = described(recorded(lesions), named)
     if path is None:
         return out
     try:
@@ -132,17 +133,14 @@ def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -
 
 def _nodal(said: pd.DataFrame, path: Path) -> list[bool | None]:
     """Whether each lesion is a lymph node: what the column nodal says, else its site; None where neither says so."""
+    from medseg.io.clinical.codes import is_node
+
     flags = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": None}
     words = [str(word).strip().lower() for word in said.get("nodal", [""] * len(said))]
     if bad := sorted(set(words) - set(flags)):
         raise InputError(f"{path}: nodal is yes or no, not {bad[0]!r}")
     sites = said.get("finding_site", [""] * len(said))
-    return [flags[word] if word else _is_node(site) or None for word, site in zip(words, sites, strict=True)]
-
-
-def _is_node(site: str) -> bool:
-    """Whether a site is lymph nodes, which RECIST measures in another way than all else."""
-    return "lymph node" in site.lower()
+    return [flags[word] if word else is_node(site) or None for word, site in zip(words, sites, strict=True)]
 
 
 def _named(text: str) -> str:

@@ -99,9 +99,7 @@ def follow(
         raise typer.BadParameter("is a rule in place of a model; give one of the two", param_hint="--threshold")
     find = _finder(model, Rules(threshold, cut, values) if threshold else None)
     named = finding(what, site, nodal, None)
-    # single lesions' sites come from the table, which knows of all
-    spoken = named.model_copy(update={"site": None}) if named and table is not None else named
-    files = Files(kinds(save), spoken, measures, deidentify)
+    files = Files(kinds(save), named, measures, deidentify)
     when = _dates(dates, len(visits))
     dicom = [kind for kind in files.kinds if kind in ("seg", "rtstruct", "sr")]
     with results_folder(output), warnings.catch_warnings(record=True) as caught, progress() as bar:
@@ -207,11 +205,13 @@ def _bare(course: Course) -> Course:
 def _write(course: Course, response: Any, files: Files, output: Path, spec: Any) -> list[Path]:
     from medseg.follow.page import write_page
     from medseg.io import write
+    from medseg.io.clinical.segments import SAID
 
     written = []
     for number, visit in enumerate(course.visits):
         here = course.ledger[(course.ledger["visit"] == number) & (course.ledger["id"] > 0)]
-        said = here[["id", *[name for name in ("finding_site", "nodal", "role") if name in here]]]
+        roles = here["lesion"].map(response.roles).replace("normal", "")  # that of a node is none
+        said = here.assign(role=roles)[["id", *[name for name in SAID if name in here or name == "role"]]]
         written += files.save(visit.lesions, visit.image, output, f"visit{number}", said=said)
     page, ledger, whole, told = (output / name for name in NAMES)
     rows = course.ledger.assign(role=course.ledger["lesion"].map(response.roles))

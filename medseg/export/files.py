@@ -16,6 +16,8 @@ from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io import write
 from medseg.io.clinical.codes import MEASURES
+from medseg.io.clinical.segments import recorded
+from medseg.io.clinical.segments import said as spoken
 from medseg.io.clinical.sr import ENDS
 from medseg.io.names import SCOPES
 from medseg.io.overlay import save_overlay
@@ -91,7 +93,9 @@ def save_case(
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise InputError(f"There is no output {', '.join(unknown)}; choose of {', '.join(KINDS)}.")
     chosen = [kind for kind in KINDS if kind in kinds or (kind == "seg" and "sr" in kinds)]
-    table = corrected(described(measure(instances, image if intensities else None, measures), finding), said)
+    table = corrected(measure(instances, image if intensities else None, measures), recorded(instances))
+    table = corrected(described(table, finding), said)
+    instances, finding = spoken(instances, table, finding), _of_all(finding, table)
     for note in table.attrs["notes"]:
         warn(note, MedsegWarning, stacklevel=2)
     if not len(instances) and (missing := [kind for kind in chosen if kind in ("seg", "rtstruct")]):
@@ -183,13 +187,29 @@ def described(table: pd.DataFrame, finding: FindingSpec | None) -> pd.DataFrame:
     if finding is None or not (finding.site or finding.nodal or finding.role):
         return table
     out = table.assign(
-        finding_site=finding.site[2] if finding.site else "", nodal=finding.nodal, role=finding.role or ""
+        finding_site=finding.site[2] if finding.site else table.get("finding_site", ""),
+        nodal=finding.nodal or table.get("nodal", False),
+        role=finding.role or table.get("role", ""),
     )
     if finding.nodal and "short_axis_mm" in out:
         # lymph nodes are measured by their short axis, normal below 10 mm, measurable from 15 mm on
         out["measurable"] = out["short_axis_mm"] >= NODE
     out.attrs = dict(table.attrs)
     return out
+
+
+def _of_all(finding: FindingSpec | None, table: pd.DataFrame) -> FindingSpec | None:
+    """Return the finding without what the table says otherwise of single instances."""
+    if finding is None:
+        return None
+    whole = {"site": ("finding_site", finding.site[2] if finding.site else ""), "nodal": ("nodal", finding.nodal)}
+    whole["role"] = ("role", finding.role)
+    usual = FindingSpec()
+    other = {
+        name: getattr(usual, name) for name, (column, told) in whole.items()
+        if column in table and not (table[column] == told).all()
+    }  # fmt: skip
+    return finding.model_copy(update=other)
 
 
 def corrected(table: pd.DataFrame, said: pd.DataFrame | None) -> pd.DataFrame:

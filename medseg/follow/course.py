@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from medseg.follow.matching import Body, links
 from medseg.follow.register import Alignment, Points, align
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.io.clinical.codes import Code, anatomy
+from medseg.io.clinical.segments import SAID, of_each, recorded
+from medseg.io.clinical.segments import said as spoken
 from medseg.io.clinical.study import uid_from
 from medseg.measure import measure
 from medseg.measure.lesions import masks, plane_of
@@ -24,7 +25,6 @@ from medseg.spec import FollowSpec, MeasureSpec
 
 STATES = ("baseline", "new", "stable", "grown", "shrunk", "merged", "split", "resolved", "returned")
 _POINT = 1.0  # mm that points of a lesion are apart at most
-_SAID = ("finding_site", "nodal", "role")  # columns that a person sets, and that stay with the lesion
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,10 @@ def follow(
     ledger.insert(
         list(ledger).index("mask_id"), "id", ledger["lesion"].where(ledger["mask_id"] > 0, 0).astype(np.int32)
     )
-    sites = _sites(ledger)
     notes += _doubts(ordered)
-    done = [_tracked(visit, owner, sites) for visit, owner in zip(ordered, owners, strict=True)]
+    done = [_tracked(visit, owner) for visit, owner in zip(ordered, owners, strict=True)]
+    said_of = [ledger.loc[(ledger["visit"] == k) & (ledger["id"] > 0)] for k in range(len(done))]
+    done = [replace(v, lesions=spoken(v.lesions, rows)) for v, rows in zip(done, said_of, strict=True)]
     return Course(tuple(done), ledger, tuple(alignments[1:]), tuple(dict.fromkeys(notes)))
 
 
@@ -203,14 +204,17 @@ def _table(visit: Visit, measures: MeasureSpec | None, notes: list[str], number:
     """Measure one visit, with what a person said of its lesions."""
     table = measure(visit.lesions, visit.image, measures)
     notes += [f"visit {number}: {note}" for note in table.attrs["notes"]]
+    for name, values in recorded(visit.lesions).drop(columns="id").items():
+        table[name] = values
     if visit.said is None:
         return table
     said = visit.said.set_index("id")
     if strange := sorted(set(said.index.tolist()) - set(table["id"].tolist())):
         raise InputError(f"There is no lesion {strange[0]} at {visit.name}, of which the table says something.")
-    for name in _SAID:
+    for name in SAID:
         if name in said:
-            table[name] = table["id"].map(said[name])
+            told = table["id"].map(said[name])
+            table[name] = told.where(told.notna(), table[name]) if name in table else told
     return table
 
 
@@ -293,11 +297,10 @@ def _visit(
 def _begin(number: int, visit: Visit, b: int, bodies: list[Body], lesions: list[_Lesion], origin: int) -> _Lesion:
     """Begin the course of a lesion: its UID is the one it has, else made of what does not depend on the order of files."""
     id = int(visit.lesions.table["id"].iloc[b])
-    record = visit.lesions.provenance.get("segments", [])
-    had = {int(s["id"]): str(s.get("tracking_uid") or "") for s in record if isinstance(s, Mapping) and "id" in s}  # type: ignore[attr-defined]
+    had = str(of_each(visit.lesions.provenance).get(id, {}).get("tracking_uid") or "")
     source = visit.image.source.content_hash() if visit.image.source else ""
     place = np.round(bodies[b].points.mean(0), 3).tolist()
-    uid = had.get(id) or uid_from("followed", source, visit.date, place)
+    uid = had or uid_from("followed", source, visit.date, place)
     taken = {one.uid for one in lesions}
     one = _Lesion(
         len(lesions) + 1, uid if uid not in taken else uid_from(uid, id, number), bodies[b], True,
@@ -355,7 +358,7 @@ def _ledger(rows: list[dict[str, Any]], visits: Sequence[Visit], tables: Sequenc
     for name in ("volume_ml", "volume_mm3", "voxels", "long_axis_mm", "short_axis_mm"):
         if name in out:
             out.loc[gone, name] = 0
-    for name in _SAID:  # stays with the lesion
+    for name in SAID:  # stays with the lesion
         if name in out:
             out[name] = out.groupby("lesion")[name].ffill()
     out["baseline_pct"] = _since_first(out)
@@ -400,20 +403,10 @@ def _since_first(ledger: pd.DataFrame) -> npt.NDArray[np.float64]:
     return np.where(shown & (first > 0), (total / np.maximum(first, 1e-9) - 1) * 100, np.nan)
 
 
-def _sites(ledger: pd.DataFrame) -> dict[int, Code]:
-    """Coded site of each lesion of which one was said by a name of the standard."""
-    if "finding_site" not in ledger:
-        return {}
-    said = ledger.groupby("lesion")["finding_site"].first()
-    coded = {int(n): anatomy(str(name)) for n, name in zip(said.index.tolist(), said.tolist(), strict=True)}
-    return {n: code for n, code in coded.items() if code}
-
-
-def _tracked(visit: Visit, owner: dict[int, _Lesion], sites: dict[int, Code]) -> Visit:
-    """Number the instances as their lesions are, and put Tracking UIDs and sites where SEG, RTSTRUCT and SR look for them."""
+def _tracked(visit: Visit, owner: dict[int, _Lesion]) -> Visit:
+    """Number the instances as their lesions are, and put Tracking UIDs where SEG, RTSTRUCT and SR look for them."""
     lesions = visit.lesions
-    old = lesions.provenance.get("segments", [])
-    had = {int(s["id"]): dict(s) for s in old if isinstance(s, Mapping) and "id" in s}  # type: ignore[attr-defined]
+    had = of_each(lesions.provenance)
     ids = lesions.table["id"].tolist()
     table = np.zeros(max(ids, default=0) + 1, np.int32)
     table[ids] = [owner[id].number for id in ids]
@@ -421,16 +414,16 @@ def _tracked(visit: Visit, owner: dict[int, _Lesion], sites: dict[int, Code]) ->
     segments: list[dict[str, object]] = []
     for k in order:
         one = owner[ids[k]]
-        site = {"site": sites[one.number]} if one.number in sites else {}
         told = {"id": one.number, "label": f"lesion {one.number}", "tracking_id": f"lesion {one.number}"}
-        segments.append({**had.get(ids[k], {}), **site, **told, "tracking_uid": one.uid})
+        segments.append({**had.get(ids[k], {}), **told, "tracking_uid": one.uid})
     number = {name: i for i, name in enumerate(lesions.classes, 1)}
+    record = {key: value for key, value in lesions.provenance.items() if key != "relabelled_from"}
     numbered = Instances.from_labels(
         table[lesions.labels],
         lesions.grid,
         scores=lesions.table["score"].to_numpy()[order],
         class_ids=[number[name] for name in lesions.table["class"].iloc[order]],
         classes=lesions.classes,
-        provenance={**lesions.provenance, "segments": segments},
+        provenance={**record, "segments": segments},
     )
     return replace(visit, lesions=numbered)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ import pandas as pd
 from medseg.errors import InputError, MedsegWarning, OutputError
 from medseg.export import save_case, save_series
 from medseg.image import Image
-from medseg.instances import Instances
 from medseg.io import write
-from medseg.io.clinical.codes import anatomy
+from medseg.io.clinical.segments import of_each
 from medseg_napari import calipers, notices
 from medseg_napari.session import Session
 
@@ -60,7 +58,9 @@ def hand_on(session: Session, folder: Path, kinds: Sequence[str], *, deidentify:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MedsegWarning)
         if session.times is None:
-            files = save_case(_sited(session), image, folder, stem, kinds, deidentify=deidentify, said=told(session))
+            files = save_case(
+                session.instances(), image, folder, stem, kinds, deidentify=deidentify, said=told(session)
+            )
         else:
             images = [one or _mask_of(session, time) for time, one in enumerate(session.images)]
             files = save_series(session.every(), images, folder, stem, kinds, told(session))
@@ -83,28 +83,17 @@ def _mask_of(session: Session, time: int | None) -> Image:
 
 def told(session: Session) -> pd.DataFrame | None:
     """What a person filled in or corrected, for the table: sites, roles, nodes, moved calipers; None where nothing was."""
-    rows = []
+    rows, had = (
+        [],
+        set(of_each(session.provenance)),
+    )  # of which a file said something, which a person may have taken back
     for id, row in sorted(session.rows.items()):
         values: dict[str, Any] = calipers.corrected(row, session.grid)
-        if row.finding_site or row.role or row.nodal:
+        if row.finding_site or row.role or row.nodal or id in had:
             values |= {"finding_site": row.finding_site, "role": row.role, "nodal": row.nodal}
         if values:
             rows.append({"id": id, **values})
     return pd.DataFrame(rows) if rows else None
-
-
-def _sited(session: Session) -> Instances:
-    """The instances, with the sites that a person named where SEG and SR look for them."""
-    instances = session.instances()
-    sites = {id: anatomy(row.finding_site) for id, row in session.rows.items() if row.finding_site}
-    if not any(sites.values()):
-        return instances
-    old = instances.provenance.get("segments", [])
-    had = {int(one["id"]): dict(one) for one in old if "id" in one}  # type: ignore[attr-defined]
-    segments = [
-        {"id": id, **had.get(id, {}), **({"site": sites[id]} if sites.get(id) else {})} for id in instances.table["id"]
-    ]
-    return replace(instances, provenance={**instances.provenance, "segments": segments})
 
 
 def _stem(image: Image) -> str:

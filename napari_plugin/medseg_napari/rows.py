@@ -11,6 +11,7 @@ import pandas as pd
 
 from medseg.grid import Grid
 from medseg.instances import Instances
+from medseg.io.clinical.segments import recorded
 from medseg.ops.deltas import Labels, Place
 from medseg_napari.journal import Row
 
@@ -31,6 +32,7 @@ class Left:
 def rows_of(instances: Instances, time: int | None = None, shift: int = 0) -> Iterator[Row]:
     """Give a row for each instance, numbered by revision; ``shift`` is added to the ids."""
     axes = instances.grid.axes
+    said: dict[int, dict[str, Any]] = recorded(instances).set_index("id").to_dict("index")  # type: ignore[assignment]
     for number, row in enumerate(instances.table.to_dict("records"), 1):
         score = float(row["score"])
         yield Row(
@@ -42,6 +44,7 @@ def rows_of(instances: Instances, time: int | None = None, shift: int = 0) -> It
             tuple(int(row[f"box_{a}_{end}"]) for end in ("start", "stop") for a in axes),
             revision=number,
             time=time,
+            **said.get(row["id"], {}),
         )
 
 

@@ -139,5 +139,21 @@ def test_tracking_uids_go_into_dicom(medseg, real_data, tmp_path):
     uids |= {io.load_report(out / f"visit{k}_sr.dcm")["tracking_uid"].iloc[0] for k in range(2)}
     uids |= set(pd.read_csv(out / "ledger.csv")["tracking_uid"])
     assert len(uids) == 1
+    assert [io.load_report(out / f"visit{k}_sr.dcm")["role"].tolist() for k in range(2)] == [["target"]] * 2
+    last = f"{case / 'dicom'}={out / 'visit0_seg.dcm'}"  # the baseline as it was written goes on as the same lesion
+    given = [
+        "follow",
+        last,
+        one,
+        "-o",
+        tmp_path / "later",
+        "--dates",
+        "2020-01-01,2021-01-01",
+        "--registration",
+        "none",
+    ]
+    assert medseg(*given).code == 0
+    ledger = pd.read_csv(tmp_path / "later" / "ledger.csv")
+    assert set(ledger["tracking_uid"]) == uids and set(ledger["role"]) == {"target"}
     code, _, told = medseg("follow", one, one, "-o", out)
     assert code == 4 and "same date" in told

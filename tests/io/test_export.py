@@ -13,6 +13,7 @@ from medseg.export import DEFAULT, KINDS, save_case
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
+from medseg.io.clinical.segments import recorded
 from medseg.spec import FindingSpec
 
 ALL = tuple(kind for kind in KINDS if kind != "tiff")  # which warns that it cannot hold where the patient lies
@@ -43,11 +44,71 @@ def test_every_kind_is_written_and_says_the_same(tmp_path, source, lesions):
     assert len(io.load_candidates(tmp_path / "CT_1_rtstruct.dcm", like=source)[0]) == 4
 
 
+SAID = pd.DataFrame(
+    {
+        "finding_site": [np.nan, "Liver", "", "Lymph Node"],
+        "nodal": [np.nan, False, True, True],
+        "role": ["target", "", "non-target", "new"],
+    }
+)
+
+
+@pytest.mark.parametrize("deidentify", [False, True])
+def test_what_a_person_said_of_single_lesions_is_in_segmentation_and_report(tmp_path, source, lesions, deidentify):
+    lung = FindingSpec(site=("39607008", "SCT", "Lung"), type=("27925004", "SCT", "Nodule"))
+    kinds, said = ("csv", "seg", "sr"), SAID.assign(id=lesions.table["id"])
+    save_case(lesions, source, tmp_path, "a", kinds, finding=lung, said=said, deidentify=deidentify)
+    table = pd.read_csv(tmp_path / "a_instances.csv", keep_default_na=False)
+    sites, nodal, roles = ["Lung", "Liver", "", "Lymph Node"], [False, False, True, True], SAID["role"].tolist()
+    assert table[["finding_site", "nodal", "role"]].to_numpy().T.tolist() == [sites, nodal, roles]
+    like = None if deidentify else source
+    segments = io.load_candidates(tmp_path / "a_seg.dcm", like=like)[2]["segments"]
+    assert [one["nodal"] for one in segments] == nodal and [one["role"] for one in segments] == roles
+    coded = ["39607008", "10200004", "59441001", "59441001"]  # of the node without a site the node is the site
+    assert [one["site"][0] for one in segments] == coded
+    told = io.load_report(tmp_path / "a_sr.dcm")
+    assert told["site"].tolist() == coded and told["role"].fillna("").tolist() == roles
+    assert told["nodal"].eq(True).tolist() == nodal and set(told["finding_meaning"]) == {"Nodule"}
+    # and goes on from there: the SEG of one day is what the next begins with
+    back = io.load_labels(tmp_path / "a_seg.dcm", like=like)
+    if not deidentify:
+        save_case(back, source, tmp_path, "b", kinds)
+        again = pd.read_csv(tmp_path / "b_instances.csv", keep_default_na=False)
+        sites[2] = "Lymph Node"
+        assert again[["finding_site", "nodal", "role"]].to_numpy().T.tolist() == [sites, nodal, roles]
+        assert io.load_report(tmp_path / "b_sr.dcm")["role"].fillna("").tolist() == roles
+        save_case(back, source, tmp_path, "c", ("seg", "csv"), said=pd.DataFrame({"id": [1], "role": [""]}))
+        assert io.load_candidates(tmp_path / "c_seg.dcm")[2]["segments"][0]["role"] == ""
+    assert set(recorded(back).columns) == {"id", "finding_site", "nodal", "role"}
+    assert list(recorded(lesions)) == ["id"]
+
+
+def test_an_organ_and_that_it_is_a_node_are_two_sites(tmp_path, source, lesions):
+    own = FindingSpec(site=("T1", "99HOUSE", "Station 4R"), nodal=True, role="non-target")
+    save_case(lesions, source, tmp_path, "a", ("seg", "sr"), finding=own)
+    for one in io.load_candidates(tmp_path / "a_seg.dcm")[2]["segments"]:
+        assert (one["site"], one["nodal"], one["role"]) == (own.site, True, "non-target")
+    told = io.load_report(tmp_path / "a_sr.dcm")
+    assert set(told["site_meaning"]) == {"Station 4R"} and told["nodal"].all() and set(told["role"]) == {"non-target"}
+    # the words of no standard may name somebody: they are not in tables of what was read
+    assert set(recorded(io.load_labels(tmp_path / "a_seg.dcm"))["finding_site"]) == {""}
+
+
 @needs_dciodvfy
 def test_dicom_files_are_valid(tmp_path, source, lesions):
     save_case(lesions, source, tmp_path, "CT_1", ("seg", "sr", "rtstruct"))
+    lung = FindingSpec(site=("39607008", "SCT", "Lung"))
+    save_case(
+        lesions,
+        source,
+        tmp_path,
+        "CT_2",
+        ("seg", "sr", "rtstruct"),
+        finding=lung,
+        said=SAID.assign(id=lesions.table["id"]),
+    )
     for name in ("seg", "sr", "rtstruct"):
-        assert not errors_of(tmp_path / f"CT_1_{name}.dcm")
+        assert not errors_of(tmp_path / f"CT_1_{name}.dcm") and not errors_of(tmp_path / f"CT_2_{name}.dcm")
 
 
 def test_a_report_in_dicom_brings_its_segmentation(tmp_path, source, lesions):

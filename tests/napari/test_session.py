@@ -11,7 +11,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from medseg_napari import commands, journal
+from medseg_napari import commands, handing, journal
 from medseg_napari.session import Session, start
 
 from medseg.errors import FormatError, InputError, OutputError
@@ -473,6 +473,18 @@ def test_what_a_person_says_changes_what_is_measurable():
     out = corrected(table, said)
     assert out["measurable"].tolist() == [False, True, False]
     assert out["long_axis_mm"].tolist() == [20.0, 20.0, 8.0]
+
+
+def test_what_a_file_said_of_an_instance_is_shown_and_can_be_taken_back():
+    labels, grid = balls(), Grid.from_spacing(balls().shape, (2.0, 1.0, 1.0))
+    liver = ("10200004", "SCT", "Liver")
+    segments = [{"id": 1, "site": liver, "role": "target"}, {"id": 2, "nodal": True, "site": ("1", "99X", "of Doe")}]
+    session = Session(Instances.from_labels(labels, grid, provenance={"segments": segments}))
+    assert (session.rows[1].finding_site, session.rows[1].role, session.rows[1].nodal) == ("Liver", "target", False)
+    assert (session.rows[2].finding_site, session.rows[2].nodal) == ("", True)
+    session.tell("say", [1], finding_site="", role="")
+    said = handing.told(session).set_index("id")
+    assert said.loc[1, ["finding_site", "role", "nodal"]].tolist() == ["", "", False] and set(said.index) == {1, 2}
 
 
 # --- several at once

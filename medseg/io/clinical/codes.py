@@ -26,6 +26,15 @@ BACKGROUND: Code = ("125040", "DCM", "Background")
 ABSENT: Code = ("2667000", "SCT", "Absent")
 BASIC_PROFILE: Code = ("113100", "DCM", "Basic Application Confidentiality Profile")
 
+# What RECIST has a lesion for, as an answer to the baseline category (CID 6145; a new lesion has no code there).
+BASELINE: Code = ("112016", "DCM", "Baseline Category")
+ROLES: dict[str, Code] = {
+    "target": ("112074", "DCM", "Target Lesion at Baseline"),
+    "non-target": ("112075", "DCM", "Non-Target Lesion at Baseline"),
+    "new": ("129721008", "SCT", "New finding"),
+}
+LYMPH_NODE: Code = ("59441001", "SCT", "Lymph Node")
+
 # What was done to the patient (procedure reported), by DICOM modality (CID 100).
 PROCEDURES: dict[str, Code] = {
     "CT": ("25045-6", "LN", "CT unspecified body region"),
@@ -122,6 +131,16 @@ def anatomy(name: str) -> Code | None:
     return _by_meaning().get(name.strip().lower())
 
 
+def is_node(site: str) -> bool:
+    """Whether a site, by its meaning, is lymph nodes, which RECIST measures in another way than all else."""
+    return "lymph node" in site.lower()
+
+
+def role_of(code: Code | None) -> str:
+    """Return the role by RECIST that a code stands for, "" if it is none."""
+    return next((role for role, known in ROLES.items() if code and known[:2] == code[:2]), "")
+
+
 @cache
 def _by_meaning() -> dict[str, Code]:
     """Return codes of anatomic sites by their meaning in small letters."""
@@ -146,7 +165,7 @@ def _meanings() -> dict[tuple[str, str], str]:
     known.sort(key=lambda one: (-len(one.meaning), one.meaning))  # of several names of one code the shortest stays
     found = {(one.value, one.scheme_designator): one.meaning for one in known}
     found |= {(old, "SRT"): found[new, "SCT"] for old, new in mapping["SRT"].items() if (new, "SCT") in found}
-    ours = [*PROPERTY_TYPES.values(), *PROCEDURES.values(), BACKGROUND, IMAGING]
+    ours = [*PROPERTY_TYPES.values(), *PROCEDURES.values(), BACKGROUND, IMAGING, LYMPH_NODE]
     for measure in MEASURES.values():
         ours += [measure.name, measure.unit, *([measure.derivation] if measure.derivation else [])]
     return {code[:2]: code[2] for code in ours} | found

@@ -135,8 +135,9 @@ def save_report(
 ) -> None:
     """Write a measurement report (Comprehensive SR, TID 1500), whole or not at all.
 
-    Each instance is one group (TID 1411) with tracking, finding, site, its segment, the source series, its volume (mm3)
-    and further measures. Without instances the report says that none was found.
+    Each instance is one group (TID 1411) with tracking, finding, site, role by RECIST (as its baseline category), its segment,
+    the source series, its volume (mm3) and further measures. Lymph nodes have a site that says so. Without instances the report
+    says that none was found.
 
     Parameters
     ----------
@@ -187,7 +188,7 @@ def load_candidates(
     grid : Grid
         Where they lie: the image's, or the smallest that holds all frames of the SEG.
     record : dict
-        "segments": what is known of each candidate (number, label, category, type, site, tracking_id, tracking_uid,
+        "segments": what is known of each candidate (number, label, category, type, site, nodal, role, tracking_id, tracking_uid,
         algorithm, algorithm_name, algorithm_version); "classes": class names, the labels without a number at their end;
         "notes": decisions; "kind": what was read.
 
@@ -266,9 +267,10 @@ def load_report(path: str | Path) -> pd.DataFrame:
     -------
     DataFrame
         tracking_id, tracking_uid, finding, finding_meaning, site, site_meaning, segmentation_uid, segment,
-        source_series_uid, then one column for each kind of measurement: named as in `medseg.io.clinical.codes.MEASURES`, others
-        by meaning, derivation and unit; qualitative evaluations by their meaning. A second value of one kind in a group
-        is in a column of its own, with _2 at its end, with a warning. A report that says that nothing was found has no rows.
+        source_series_uid, then what the groups say: nodal and role; one column for each kind of measurement, named as in
+        `medseg.io.clinical.codes.MEASURES`, others by meaning, derivation and unit; qualitative evaluations by their meaning.
+        A second value of one kind in a group is in a column of its own, with _2 at its end, with a warning. A report that says
+        that nothing was found has no rows.
 
     Raises
     ------

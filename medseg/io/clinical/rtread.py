@@ -115,7 +115,7 @@ def _described(item: Dataset) -> dict[str, Any]:
     volume = (item.get("ConceptualVolumeIdentificationSequence") or [Dataset()])[0]
     name = str(item.get("ROIName") or "") or f"ROI {item.ROINumber}"
     return {
-        "number": int(item.ROINumber), "label": name, "category": None, "type": None, "site": None,
+        "number": int(item.ROINumber), "label": name, "category": None, "type": None, "site": None, "nodal": False, "role": "",
         "tracking_id": str(item.get("TrackingID") or name),
         "tracking_uid": str(item.get("TrackingUID") or volume.get("ConceptualVolumeUID") or ""),
         "algorithm": str(item.get("ROIGenerationAlgorithm") or ""), "algorithm_name": "", "algorithm_version": "",

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from colorsys import hsv_to_rgb
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from warnings import warn
 
 import numpy as np
+import pandas as pd
 
 from medseg.errors import InputError, MedsegWarning
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.io.clinical.codes import Code, standard
+from medseg.io.clinical.codes import LYMPH_NODE, ROLES, Code, anatomy, is_node, standard
 from medseg.io.clinical.deidentifier import VERSION, new_uid, secret
 from medseg.io.clinical.study import Study, uid_from
 from medseg.spec import FindingSpec
 
+SAID = ("finding_site", "nodal", "role")  # columns that a person fills in
 _GOLDEN = 0.6180339887  # of a turn: neighbours in the order are far apart in hue
 
 
@@ -34,8 +36,12 @@ class Segment:
         Instance id.
     label, tracking_id, tracking_uid : str
         Name; text and UID that stay with the object in later outputs.
-    category, type, site : Code
-        What it is and where.
+    category, type : Code
+        What it is.
+    sites : tuple of Code
+        Where: the site, and lymph node where it is one and the site does not say so.
+    role : str
+        target, non-target or new by RECIST; empty where none is given.
     algorithm_type : str
         AUTOMATIC, SEMIAUTOMATIC or MANUAL.
     algorithm, version : str
@@ -51,7 +57,8 @@ class Segment:
     tracking_uid: str
     category: Code
     type: Code
-    site: Code | None
+    sites: tuple[Code, ...]
+    role: str
     algorithm_type: str
     algorithm: str
     version: str
@@ -95,7 +102,7 @@ def describe(instances: Instances, image: Image, study: Study, finding: FindingS
         Codes were replaced, as their meaning is not known to name nobody.
     """
     record = instances.provenance
-    known = _recorded(record)
+    known = of_each(record)
     spec = finding or FindingSpec()
     segments, replaced = [], 0
     for number, (id, kind) in enumerate(zip(instances.table["id"], instances.table["class"], strict=True), 1):
@@ -118,7 +125,10 @@ def describe(instances: Instances, image: Image, study: Study, finding: FindingS
                 str(uid),
                 _code(keep.get("category")) or spec.category,
                 _code(keep.get("type")) or spec.types.get(kind, spec.type),
-                _code(keep.get("site")) or spec.site or _code(old.get("site")),
+                _sites(
+                    _code(keep.get("site")) or spec.site or _code(old.get("site")), spec.nodal or bool(old.get("nodal"))
+                ),
+                spec.role or _role(old),
                 *_authorship(spec, record, old, int(id)),
                 spec.colour or colour(number),
             )  # fmt: skip
@@ -129,16 +139,87 @@ def describe(instances: Instances, image: Image, study: Study, finding: FindingS
     return segments
 
 
+def said(instances: Instances, table: pd.DataFrame, finding: FindingSpec | None = None) -> Instances:
+    """Return the instances with what a table says of site, lymph nodes and role where SEG and SR look for it.
+
+    Parameters
+    ----------
+    instances : Instances
+        Any.
+    table : DataFrame
+        Column id, and any of finding_site (a name of the standard, or that of `finding`), nodal and role. NaN says nothing.
+    finding : FindingSpec, optional
+        What the names may be of too.
+    """
+    columns = [name for name in SAID if name in table]
+    if not columns:
+        return instances
+    known, rows = of_each(instances.provenance), table.set_index("id")[columns].to_dict("index")
+    segments = []
+    for id in instances.table["id"].tolist():
+        one = {**known.get(id, {}), "id": id}
+        told = {name: value for name, value in rows.get(id, {}).items() if not pd.isna(value)}
+        if "finding_site" in told:
+            name = str(told["finding_site"])
+            codes = [code for code in (finding.site if finding else None, _code(one.get("site"))) if code]
+            one["site"] = next((code for code in codes if name in (code[2], _meant(code))), anatomy(name))
+        if "nodal" in told:
+            one["nodal"] = bool(told["nodal"])
+        if "role" in told:
+            one["role"] = str(told["role"])
+        segments.append(one)
+    record = {key: value for key, value in instances.provenance.items() if key != "relabelled_from"}
+    return replace(instances, provenance={**record, "segments": segments})
+
+
+def recorded(instances: Instances) -> pd.DataFrame:
+    """Return id, and finding_site, nodal and role of each as the file said that it was read from; id alone where it said none.
+
+    Sites are in the words of the standard; those of other schemes may name anybody and are left out.
+    """
+    known, ids = of_each(instances.provenance), instances.table["id"].tolist()
+    rows = [known.get(id, {}) for id in ids]
+    sites = [_meant(_code(one.get("site"))) for one in rows]
+    told: dict[str, list[Any]] = {
+        "finding_site": sites,
+        "nodal": [bool(one.get("nodal")) or is_node(site) for one, site in zip(rows, sites, strict=True)],
+        "role": [_role(one) for one in rows],
+    }
+    return pd.DataFrame({"id": ids} | (told if any(any(column) for column in told.values()) else {}))
+
+
 def read_from_file(record: Mapping[str, object]) -> bool:
     """Whether a provenance says that class names were read from a file, where anybody may have written them."""
-    return "read_as" in record or "segments" in record
+    ours = {"id", "site", "nodal", "role"}  # what `said` writes where nothing else is known
+    return "read_as" in record or any(set(one) - ours for one in _entries(record))
+
+
+def _sites(site: Code | None, nodal: bool) -> tuple[Code, ...]:
+    """Return where an instance is, and that it is a lymph node where that does not say so."""
+    named = (site,) if site else ()
+    return named if not nodal or is_node(_meant(site) or (site or ("", "", ""))[2]) else (*named, LYMPH_NODE)
+
+
+def _meant(code: Code | None) -> str:
+    """Return what a code means by its scheme, "" where that is not known."""
+    return ((standard(code) if code else None) or ("", "", ""))[2]
+
+
+def _role(old: Mapping[str, Any]) -> str:
+    """Return the recorded role, if it is one."""
+    return str(old["role"]) if old.get("role") in ROLES else ""
 
 
 def _neutral(old: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """Return of what was recorded of a segment that which names nobody, and whether a code was lost."""
     terms = {key: _code(old.get(key)) for key in ("category", "type", "site")}
     kept = {key: standard(code) for key, code in terms.items() if code}
-    out: dict[str, Any] = {**kept, "algorithm": old.get("algorithm")}
+    out: dict[str, Any] = {
+        **kept,
+        "algorithm": old.get("algorithm"),
+        "nodal": bool(old.get("nodal")),
+        "role": _role(old),
+    }
     out |= {key: "REMOVED" for key in ("algorithm_name", "algorithm_version") if old.get(key)}
     return out, None in kept.values()
 
@@ -150,18 +231,18 @@ def _name(neutral: dict[str, Any], stated: Code | None) -> str:
     return known[2] if known else "object"
 
 
-def _recorded(record: Mapping[str, object]) -> dict[int, dict[str, Any]]:
-    """Return what the provenance says of each id; ids are followed through `Instances.relabel`."""
-    segments = record.get("segments")
-    known = {
-        int(one["id"]): one
-        for one in (segments if isinstance(segments, (list, tuple)) else ())
-        if isinstance(one, dict) and "id" in one
-    }
+def of_each(record: Mapping[str, object]) -> dict[int, dict[str, Any]]:
+    """Return what a provenance says of each id; ids are followed through `Instances.relabel`."""
+    known = {int(one["id"]): one for one in _entries(record) if "id" in one}
     before = record.get("relabelled_from")
     if isinstance(before, (list, tuple)):
         return {new: known[int(old)] for new, old in enumerate(before, 1) if int(old) in known}
     return known
+
+
+def _entries(record: Mapping[str, object]) -> list[dict[str, Any]]:
+    segments = record.get("segments")
+    return [one for one in segments if isinstance(one, dict)] if isinstance(segments, (list, tuple)) else []
 
 
 def _content(instances: Instances, row: int) -> bytes:

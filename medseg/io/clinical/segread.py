@@ -17,7 +17,7 @@ from medseg.candidates import Candidates, Mask
 from medseg.errors import FormatError, GeometryError, MedsegWarning
 from medseg.grid import Grid
 from medseg.image import Image
-from medseg.io.clinical.codes import BACKGROUND
+from medseg.io.clinical.codes import BACKGROUND, LYMPH_NODE, role_of
 from medseg.io.clinical.objects import SEG, opened
 from medseg.io.clinical.planes import Plane, lattice, on_grid
 from medseg.io.common import reading
@@ -136,12 +136,17 @@ def _place(planes: list[Plane], frame: str | None, like: Image | None) -> tuple[
 def _described(item: Dataset) -> dict[str, Any]:
     """Return what the header says of one segment."""
     algorithm = (item.get("SegmentationAlgorithmIdentificationSequence") or [Dataset()])[0]
+    kind = (item.get("SegmentedPropertyTypeCodeSequence") or [Dataset()])[0]
+    regions = [code_of([one]) for one in item.get("AnatomicRegionSequence") or ()]
+    roles = [role_of(code_of([one])) for one in kind.get("SegmentedPropertyTypeModifierCodeSequence") or ()]
     return {
         "number": int(item.SegmentNumber),
         "label": str(item.get("SegmentLabel") or f"segment {item.SegmentNumber}"),
         "category": code_of(item.get("SegmentedPropertyCategoryCodeSequence")),
         "type": code_of(item.get("SegmentedPropertyTypeCodeSequence")),
-        "site": code_of(item.get("AnatomicRegionSequence")),
+        "site": regions[0] if regions else None,
+        "nodal": any(code is not None and code[:2] == LYMPH_NODE[:2] for code in regions),
+        "role": next((role for role in roles if role), ""),
         "tracking_id": str(item.get("TrackingID") or ""),
         "tracking_uid": str(item.get("TrackingUID") or ""),
         "algorithm": str(item.get("SegmentAlgorithmType") or ""),

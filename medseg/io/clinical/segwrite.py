@@ -19,7 +19,7 @@ from medseg.errors import InputError, OutputError
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.io.clinical.codes import ARTIFICIAL_INTELLIGENCE, Code
+from medseg.io.clinical.codes import ARTIFICIAL_INTELLIGENCE, ROLES, Code
 from medseg.io.clinical.deidentifier import mark
 from medseg.io.clinical.segments import Segment, describe, need_some, placed
 from medseg.io.clinical.study import (
@@ -122,7 +122,7 @@ def _description(segment: Segment) -> Any:
         algorithm = hd.AlgorithmIdentificationSequence(
             name=segment.algorithm, family=concept(ARTIFICIAL_INTELLIGENCE), version=segment.version
         )
-    return hd.seg.SegmentDescription(
+    described = hd.seg.SegmentDescription(
         segment_number=segment.number,
         segment_label=segment.label[:64],
         segmented_property_category=concept(segment.category),
@@ -131,9 +131,13 @@ def _description(segment: Segment) -> Any:
         algorithm_identification=algorithm,
         tracking_uid=segment.tracking_uid,
         tracking_id=segment.tracking_id,
-        anatomic_regions=[concept(segment.site)] if segment.site else None,
+        anatomic_regions=[concept(site) for site in segment.sites] or None,
         display_color=hd.color.CIELabColor.from_rgb(*segment.rgb),
     )
+    if segment.role:
+        kind = described.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [concept(ROLES[segment.role])]
+    return described
 
 
 def concept(code: Code) -> Any:

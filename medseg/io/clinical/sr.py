@@ -15,7 +15,17 @@ from pydicom.dataset import Dataset
 from medseg.errors import FormatError, InputError, MedsegWarning
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.io.clinical.codes import ABSENT, IMAGING, MEASURES, PROCEDURES, Measure
+from medseg.io.clinical.codes import (
+    ABSENT,
+    BASELINE,
+    IMAGING,
+    LYMPH_NODE,
+    MEASURES,
+    PROCEDURES,
+    ROLES,
+    Measure,
+    role_of,
+)
 from medseg.io.clinical.deidentifier import mark
 from medseg.io.clinical.objects import SEG, SR, opened
 from medseg.io.clinical.segments import Segment, describe, placed
@@ -210,10 +220,20 @@ def _group(segment: Segment, values: Mapping[str, float], seg: Dataset, study: S
         ),
         finding_type=concept(segment.type),
         finding_category=concept(segment.category),
-        finding_sites=[hd.sr.FindingSite(concept(segment.site))] if segment.site else None,
+        finding_sites=[hd.sr.FindingSite(concept(site)) for site in segment.sites] or None,
+        qualitative_evaluations=_role(segment),
         algorithm_id=_algorithm(segment),
         measurements=[_measurement(MEASURES[name], value) for name, value in values.items()],
     )
+
+
+def _role(segment: Segment) -> list[Any] | None:
+    """Return what RECIST has the lesion for, as an answer to the baseline category."""
+    import highdicom as hd
+
+    if not segment.role:
+        return None
+    return [hd.sr.QualitativeEvaluation(name=concept(BASELINE), value=concept(ROLES[segment.role]))]
 
 
 def _drawn(segment: Segment, values: Mapping[str, float], axes: Mapping[str, Any]) -> Any:
@@ -224,7 +244,7 @@ def _drawn(segment: Segment, values: Mapping[str, float], axes: Mapping[str, Any
         tracking_identifier=hd.sr.TrackingIdentifier(uid=segment.tracking_uid, identifier=segment.tracking_id),
         finding_type=concept(segment.type),
         finding_category=concept(segment.category),
-        finding_sites=[hd.sr.FindingSite(concept(segment.site))] if segment.site else None,
+        finding_sites=[hd.sr.FindingSite(concept(site)) for site in segment.sites] or None,
         measurements=[
             _measurement(MEASURES[name], values[name], line) for name, line in axes.items() if name in values
         ],
@@ -337,9 +357,16 @@ def _entries(group: Dataset) -> list[tuple[str, Any]]:
         elif name[:2] in (_FINDING, _SITE) and kind == "CODE":
             what = "finding" if name[:2] == _FINDING else "site"
             code = code_of(item.get("ConceptCodeSequence")) or ("", "", "")
+            if what == "site" and code[:2] == LYMPH_NODE[:2]:
+                found.append(("nodal", True))
+                if "site" in dict(found):  # that of an organ came before
+                    continue
             found += [(what, code[0]), (f"{what}_meaning", code[2])]
         elif kind == "CODE" and name[:2] != _CATEGORY:  # a qualitative evaluation, or how something was measured
             answer = code_of(item.get("ConceptCodeSequence")) or ("", "", "")
+            if name[:2] == BASELINE[:2] and role_of(answer):
+                found.append(("role", role_of(answer)))
+                continue
             found.append((name[2] or name[0], answer[2] or answer[0]))
         elif kind == "IMAGE" and "ReferencedSegmentNumber" in item.ReferencedSOPSequence[0]:
             target = item.ReferencedSOPSequence[0]
