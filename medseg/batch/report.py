@@ -23,6 +23,7 @@ from medseg.batch.tables import STEM
 from medseg.errors import MedsegError
 from medseg.export.report import number, rendered
 from medseg.ops.files import write_whole
+from medseg.words import counted
 
 NAME = "report.html"
 _BARS = 24
@@ -99,9 +100,8 @@ def _card(ledger: Ledger, row: Any, facts: dict[str, Any]) -> dict[str, Any]:
     size = f"{what} {number(facts['size'][0])} {unit}" if facts.get("size") else ""
     score = f"mean score {facts['score']:.2f}" if facts.get("score") is not None else ""
     shape = " x ".join(map(str, facts.get("shape", ())))
-    count = "1 instance" if row["count"] == 1 else f"{row['count']:,} instances"
     kind = "" if facts["modality"] == "other" else f"{facts['modality']} "
-    told = [count, f"median {size}" if size else "", score, f"{kind}{shape}"]
+    told = [counted(row["count"]), f"median {size}" if size else "", score, f"{kind}{shape}"]
     return {
         "name": row["name"],
         "told": [text for text in told if text],

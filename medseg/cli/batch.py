@@ -16,6 +16,7 @@ import typer
 from medseg.cli import cases
 from medseg.cli.common import Defaulted, progress, results_folder, say, table
 from medseg.errors import MissingError, SpecError
+from medseg.words import counted
 
 if TYPE_CHECKING:
     from medseg.batch import Case
@@ -140,7 +141,7 @@ def report(folder: Folder) -> int:
     """Write the tables and the report of a batch again, also while it runs."""
     with closing(_ledger(folder)) as ledger:
         rows = _summed(ledger)
-    print(f"{rows} instances -> {folder / 'instances.parquet'}, {folder / 'instances.csv'}, {folder / 'report.html'}")
+    print(f"{counted(rows)} -> {folder / 'instances.parquet'}, {folder / 'instances.csv'}, {folder / 'report.html'}")
     return 0
 
 
@@ -271,7 +272,7 @@ def _draw(event: Event, bar: Any, task: Any, as_json: bool) -> str:
         bar.advance(task)
         told = {"case": event.name, "count": event.count, "seconds": event.seconds}
         print(
-            json.dumps(told) if as_json else f"{event.name}: {event.count} instances in {event.seconds:.1f} s",
+            json.dumps(told) if as_json else f"{event.name}: {counted(event.count)} in {event.seconds:.1f} s",
             flush=True,
         )
     elif isinstance(event, Failed):

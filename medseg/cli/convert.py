@@ -10,6 +10,7 @@ import typer
 
 from medseg.cli.common import numbers, say
 from medseg.errors import InputError, MedsegWarning
+from medseg.words import counted
 
 if TYPE_CHECKING:
     from medseg.image import Image
@@ -82,7 +83,7 @@ def convert(
             _tell_ids(instances, dicom)
             segmentation = source if drawn and objects.is_kind(source, objects.SEG) else None
             _write(instances, target, like, (form or "seg") if dicom else "", deidentify, segmentation)
-            said = f"{len(instances)} instances, {instances.grid.describe()}"
+            said = f"{counted(len(instances))}, {instances.grid.describe()}"
         else:
             image = io.load(source, channel_axis=channel_axis, **given, **chosen)
             _keep_inputs(target, source, image)

@@ -16,6 +16,7 @@ import typer
 from medseg.cli import cases
 from medseg.cli.common import progress, results_folder, say, why
 from medseg.errors import InputError, MedsegError, MedsegWarning, OutputError, SpecError
+from medseg.words import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -243,7 +244,7 @@ class _Tell:
             print(json.dumps(case), flush=True)
         else:
             files = ", ".join(Path(f).name for f in case["files"])
-            print(f"{case['case']}: {case['count']} instances in {case['seconds']:.1f} s -> {files}", flush=True)
+            print(f"{case['case']}: {counted(case['count'])} in {case['seconds']:.1f} s -> {files}", flush=True)
         for warning in case["warnings"]:
             say(f"medseg: {case['case']}: {warning}")
         for note in case["notes"]:

@@ -28,6 +28,7 @@ from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.maps import Maps
+from medseg.words import counted
 from medseg_napari import calipers, commands, journal, measuring, notices, review
 from medseg_napari._qt.bound import UNDO_KEYS, Bound
 from medseg_napari._qt.docked import Ending
@@ -42,7 +43,7 @@ from medseg_napari._qt.reviewing import KEYS as REVIEW_KEYS
 from medseg_napari._qt.reviewing import ReviewTab
 from medseg_napari._qt.saving import SaveTab
 from medseg_napari._qt.segment import SegmentTab
-from medseg_napari._qt.table import InstancesTab, counted
+from medseg_napari._qt.table import InstancesTab
 from medseg_napari.background import Background
 from medseg_napari.layers import (
     image_of,

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from medseg.words import counted
 from medseg_napari.session import Session
 
 if TYPE_CHECKING:
@@ -157,11 +158,6 @@ def shown(value: Any) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def counted(number: int) -> str:
-    """Say how many."""
-    return f"{number} instance{'' if number == 1 else 's'}"
 
 
 class _Sorted(QSortFilterProxyModel):
