@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
 from medseg.io.clinical.deidentifier import VERSION
+from medseg.io.clinical.segments import of_each as told_of
 from medseg.ops import components, separation
 from medseg.ops.labels import statistics
 from medseg.spec import SeparateSpec
@@ -29,6 +31,7 @@ _RULE = re.compile(
     r"(?P<what>SUV(?:bw|lbm|bsa)?|HU)?\s*(?P<sign>>=|<=|>|<)\s*(?P<kind>p)?(?P<value>-?\d+(?:\.\d+)?)\s*(?P<share>%)?",
     re.IGNORECASE,
 )
+_OF_ONE = ("number", "label", "tracking_id", "tracking_uid", "role")  # what a file says of one lesion, not of its kind
 _OF_EACH = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
@@ -238,7 +241,29 @@ def separate(
     if spec.min_volume:
         unit = f"mm{grid.ndim}" if grid.known else "voxels"
         record["method"] = f"{record['method']}, none under {spec.min_volume:g} {unit}"
+    if isinstance(mask, Instances) and (told := told_of(mask.provenance)):
+        record["segments"] = _inherited(out, mask.labels, told)
+        record.pop("relabelled_from", None)
     return Instances.from_labels(out, grid, provenance=record)
+
+
+def _inherited(
+    found: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], told: dict[int, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return of each object what was told of the id that most of it was.
+
+    What tells lesions apart (name, tracking, role) goes along only where an id became one object, and that is of no other id.
+    """
+    inside, size = found > 0, int(ids.max(initial=0)) + 1
+    pairs, voxels = np.unique(found[inside].astype(np.int64) * size + ids[inside], return_counts=True)
+    new, old = pairs // size, pairs % size
+    alone = (np.bincount(new)[new] == 1) & (np.bincount(old)[old] == 1)
+    out = {}
+    for k in np.argsort(voxels, kind="stable").tolist():  # the largest part comes last, and stays
+        one = told.get(int(old[k]), {})
+        kept = {key: value for key, value in one.items() if alone[k] or key not in _OF_ONE}
+        out[int(new[k])] = {**kept, "id": int(new[k])}
+    return list(out.values())
 
 
 def _pieces(mask: Mask) -> Iterator[tuple[tuple[slice, ...], Mask]]:

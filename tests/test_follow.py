@@ -173,6 +173,27 @@ def test_a_person_says_which_lesions_are_targets():
         follow([visit(places, said=said.assign(id=9)), visit(places)], STILL)
 
 
+def test_a_node_is_one_at_every_visit_whichever_visit_says_so():
+    places = [((20, 15, 15), 9), ((20, 45, 45), 9)]
+    segments = [{"id": 2, "nodal": True, "role": "non-target", "site": ("10200004", "SCT", "Liver")}]
+
+    def told(segments, **more):
+        one = visit(places, **more)
+        return replace(one, lesions=replace(one.lesions, provenance={"segments": segments}))
+
+    lung = pd.DataFrame({"id": [1, 2], "finding_site": "Lung"})
+    word = {"said": pd.DataFrame({"id": [2], "nodal": [False], "finding_site": ["Lung"]})}
+    for visits, nodal, site in (
+        ([told(segments), visit(places)], True, "Liver"),
+        ([visit(places), told(segments)], True, "Liver"),
+        ([told(segments, said=lung), visit(places, said=lung)], True, "Lung"),  # options say it of every visit
+        ([visit(places, **word), told(segments)], False, "Lung"),  # a person counts more than a later file
+    ):
+        rows = follow(visits, STILL).ledger.query("lesion == 2")
+        assert rows["nodal"].tolist() == [nodal] * 2 and rows["finding_site"].tolist() == [site] * 2
+        assert rows["role"].tolist() == ["non-target"] * 2 and not [name for name in rows if ":" in name]
+
+
 # ---------------------------------------------------------------- wrong input
 
 

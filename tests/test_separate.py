@@ -10,6 +10,7 @@ from medseg.errors import GeometryError, InputError, SpecError
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
+from medseg.io.clinical.segments import of_each
 from medseg.metrics import match, overlap
 from medseg.ops import separation
 from medseg.separate import Rule, foreground, rule, separate, valued
@@ -115,6 +116,30 @@ def test_an_array_needs_a_grid_and_intensity_an_image():
         separate(np.ones((3, 3), bool))
     with pytest.raises(InputError, match="image"):
         separate(np.ones((3, 3), bool), Grid.from_spacing((3, 3), 1.0), spec=SeparateSpec(method="intensity"))
+
+
+def test_what_a_file_said_of_an_id_goes_to_the_objects_that_it_became():
+    labels = np.zeros((1, 20, 40), np.int32)
+    labels[:, 2:8, 30:38] = 2  # is the first object, as it lies first
+    labels[:, 12:18, 2:8], labels[:, 12:18, 12:18] = 1, 1  # one id of two objects
+    labels[:, 12:14, 30:38], labels[:, 14:18, 30:38] = 4, 7  # two ids of one object
+    told = {1: "Lung", 2: "Liver", 4: "Kidney", 7: "Brain"}
+    segments = [
+        {"id": id, "site": ("1", "SCT", name), "role": "target", "label": name, "tracking_uid": f"1.{id}"}
+        for id, name in told.items()
+    ]
+    grid = Grid.from_spacing(labels.shape, 1.0)
+    mask = Instances.from_labels(labels, grid, provenance={"read_as": "DICOM SEG", "segments": segments})
+    for drawn in (mask, mask.relabel()):
+        found = separate(drawn, spec=SeparateSpec(method="components"))
+        known = of_each(found.provenance)
+        at = {
+            known[int(found.labels[0, y, x])]["site"][2]: found.labels[0, y, x] for y, x in ((3, 31), (13, 3), (16, 31))
+        }
+        assert set(at) == {"Liver", "Lung", "Brain"} and len(found) == 4
+        assert known[int(at["Liver"])] == {**segments[1], "id": int(at["Liver"])}
+        others = [one for id, one in known.items() if id != at["Liver"]]
+        assert len(others) == 3 and not any({"role", "label", "tracking_uid"} & set(one) for one in others)
 
 
 def test_an_image_of_another_frame_is_refused_and_one_of_another_grid_brought_over():

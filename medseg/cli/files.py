@@ -88,6 +88,8 @@ def finding(what: str | None, site: str | None, nodal: bool, role: str | None) -
 def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -> pd.DataFrame:
     """What a person said of lesions: of all by options, of single ones by a table with id and finding_site, nodal or role.
 
+    Columns id and what was said; NaN where nothing was.
+
     Raises
     ------
     InputError
@@ -95,10 +97,16 @@ def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -
     """
     import pandas as pd
 
-    from medseg.export.files import described
-    from medseg.io.clinical.segments import recorded
-
-    out = described(recorded(lesions), named)
+    out = pd.DataFrame({"id": lesions.table["id"].to_numpy()})
+    if named is not None:
+        of_all: dict[str, Any] = {
+            "finding_site": named.site[2] if named.site else "",
+            "nodal": named.nodal,
+            "role": named.role,
+        }
+        for name, value in of_all.items():
+            if value:
+                out[name] = value
     if path is None:
         return out
     try:
@@ -127,8 +135,8 @@ def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -
     for name in ("finding_site", "nodal", "role"):
         if name in said:
             told = out["id"].map(said[name])
-            out[name] = told.where(told.notna(), out.get(name, False if name == "nodal" else ""))
-    return out.astype({"nodal": bool}) if "nodal" in out else out
+            out[name] = told.where(told.notna(), out[name]) if name in out else told
+    return out
 
 
 def _nodal(said: pd.DataFrame, path: Path) -> list[bool | None]:

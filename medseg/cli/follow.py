@@ -113,10 +113,10 @@ def follow(
                 raise InputError(
                     f"{text}: was not read from DICOM, so there is no {' or '.join(dicom)} of it; leave it out of --save"
                 )
-            known = (table is not None and number == 0) or (named is not None and table is None)
-            read.append(
-                replace(one, said=table_of(table if number == 0 else None, one.lesions, named)) if known else one
-            )
+            known = table if number == 0 else None
+            if named is not None or known is not None:
+                one = replace(one, said=table_of(known, one.lesions, named))
+            read.append(one)
             bar.advance(task)
         bar.update(task, note="registering and matching")
         course = run(read, spec, measures, force=force)

@@ -44,14 +44,14 @@ def measure(
 
     For research use only.
     """
-    from medseg.export.files import corrected, described
+    from medseg.export.files import corrected, known_of
     from medseg.io import write
     from medseg.measure import burden, in_unit
     from medseg.measure import measure as measured
     from medseg.spec import MeasureSpec, parse
 
-    told = {"kind": kind, "slices": slices, "plane": plane, "values": values, "texture": texture}
-    spec = parse(MeasureSpec, told, "options")
+    options = {"kind": kind, "slices": slices, "plane": plane, "values": values, "texture": texture}
+    spec = parse(MeasureSpec, options, "options")
     if unit not in ("mm", "um"):
         raise typer.BadParameter(f"{unit!r} is neither mm nor um", param_hint="--unit")
     with warnings.catch_warnings(record=True) as caught:
@@ -61,7 +61,7 @@ def measure(
         table = measured(drawn, picture if image else None, spec)
         notes = table.attrs["notes"]
         known = None if said is None else table_of(said, drawn, named)
-        table = described(table, named) if known is None else corrected(table, known)
+        table = corrected(table, known_of(drawn, named, known))
         write.rows(in_unit(table, "um") if unit == "um" else table, output)
     tell(caught, drawn)
     for note in notes:

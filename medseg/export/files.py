@@ -93,8 +93,7 @@ def save_case(
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise InputError(f"There is no output {', '.join(unknown)}; choose of {', '.join(KINDS)}.")
     chosen = [kind for kind in KINDS if kind in kinds or (kind == "seg" and "sr" in kinds)]
-    table = corrected(measure(instances, image if intensities else None, measures), recorded(instances))
-    table = corrected(described(table, finding), said)
+    table = corrected(measure(instances, image if intensities else None, measures), known_of(instances, finding, said))
     instances, finding = spoken(instances, table, finding), _of_all(finding, table)
     for note in table.attrs["notes"]:
         warn(note, MedsegWarning, stacklevel=2)
@@ -182,19 +181,22 @@ def save_spec(instances: Instances, image: Image, folder: Path, stem: str, spec:
     )  # fmt: skip
 
 
-def described(table: pd.DataFrame, finding: FindingSpec | None) -> pd.DataFrame:
-    """Return the table with what a person said of the findings: finding_site, nodal and role; unchanged where nothing was."""
-    if finding is None or not (finding.site or finding.nodal or finding.role):
-        return table
-    out = table.assign(
-        finding_site=finding.site[2] if finding.site else table.get("finding_site", ""),
-        nodal=finding.nodal or table.get("nodal", False),
-        role=finding.role or table.get("role", ""),
-    )
-    if finding.nodal and "short_axis_mm" in out:
-        # lymph nodes are measured by their short axis, normal below 10 mm, measurable from 15 mm on
-        out["measurable"] = out["short_axis_mm"] >= NODE
-    out.attrs = dict(table.attrs)
+def known_of(instances: Instances, finding: FindingSpec | None, said: pd.DataFrame | None) -> pd.DataFrame:
+    """Return id, and what is known of each instance that was not measured: of single ones by a person, else of all, else by a file.
+
+    With finding_site, nodal and role where anything of them is known, empty or False where not of this instance.
+    """
+    out = recorded(instances)
+    if finding is not None and (finding.site or finding.nodal or finding.role):
+        out = out.assign(
+            finding_site=finding.site[2] if finding.site else out.get("finding_site", ""),
+            nodal=finding.nodal or out.get("nodal", False),
+            role=finding.role or out.get("role", ""),
+        )
+    out = corrected(out, said)
+    for name, nothing in (("finding_site", ""), ("role", ""), ("nodal", False)):
+        if name in out:
+            out[name] = [nothing if pd.isna(value) else value for value in out[name]]
     return out
 
 
@@ -214,7 +216,7 @@ def _of_all(finding: FindingSpec | None, table: pd.DataFrame) -> FindingSpec | N
 
 def corrected(table: pd.DataFrame, said: pd.DataFrame | None) -> pd.DataFrame:
     """Return the table with what a person said of single instances in place of what was measured; NaN says nothing."""
-    if said is None or not len(said):
+    if said is None:
         return table
     told = said.set_index("id")
     out = table.copy()

@@ -24,6 +24,7 @@ from medseg.measure.recist import NODE, measured
 from medseg.spec import FollowSpec, MeasureSpec
 
 STATES = ("baseline", "new", "stable", "grown", "shrunk", "merged", "split", "resolved", "returned")
+_OF_FILE = "file:"  # before the names of columns that hold what a file said
 _POINT = 1.0  # mm that points of a lesion are apart at most
 
 
@@ -205,7 +206,7 @@ def _table(visit: Visit, measures: MeasureSpec | None, notes: list[str], number:
     table = measure(visit.lesions, visit.image, measures)
     notes += [f"visit {number}: {note}" for note in table.attrs["notes"]]
     for name, values in recorded(visit.lesions).drop(columns="id").items():
-        table[name] = values
+        table[_OF_FILE + str(name)] = values.astype(object).where(values.astype(bool))  # empty cells say nothing
     if visit.said is None:
         return table
     said = visit.said.set_index("id")
@@ -213,8 +214,7 @@ def _table(visit: Visit, measures: MeasureSpec | None, notes: list[str], number:
         raise InputError(f"There is no lesion {strange[0]} at {visit.name}, of which the table says something.")
     for name in SAID:
         if name in said:
-            told = table["id"].map(said[name])
-            table[name] = told.where(told.notna(), table[name]) if name in table else told
+            table[name] = table["id"].map(said[name])
     return table
 
 
@@ -358,9 +358,11 @@ def _ledger(rows: list[dict[str, Any]], visits: Sequence[Visit], tables: Sequenc
     for name in ("volume_ml", "volume_mm3", "voxels", "long_axis_mm", "short_axis_mm"):
         if name in out:
             out.loc[gone, name] = 0
-    for name in SAID:  # stays with the lesion
-        if name in out:
-            out[name] = out.groupby("lesion")[name].ffill()
+    for name in SAID:  # what was said first stays with the lesion; a person's word counts more than a file's
+        told = [out.groupby("lesion")[column].transform("first") for column in (name, _OF_FILE + name) if column in out]
+        if told:
+            out[name] = told[0].where(told[0].notna(), told[-1])
+    out = out.drop(columns=[_OF_FILE + name for name in SAID], errors="ignore")
     out["baseline_pct"] = _since_first(out)
     if "nodal" in out:
         out["nodal"] = out["nodal"].map(lambda v: bool(v) if pd.notna(v) else False)

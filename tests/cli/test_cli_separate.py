@@ -163,6 +163,19 @@ def test_what_a_person_knows_of_single_objects_goes_into_the_table(medseg, mask,
     assert table["finding_site"].tolist() == ["", "Liver", ""]
 
 
+def test_what_a_segmentation_says_is_in_the_table_that_is_measured_of_it(medseg, real_data, tmp_path):
+    case = real_data / "lesions" / "lidc_0314"
+    image, mask = case / "dicom", case / "consensus50_mask.nii.gz"
+    given = ("--image", image, "--save", "seg", "--finding-site", "lung", "--role", "target")
+    assert medseg("separate", mask, "-o", tmp_path / "out", *given).code == 0
+    (seg,) = (tmp_path / "out").glob("*_seg.dcm")
+    for options, site, nodal in (((), "Lung", False), (("--finding-site", "liver", "--nodal"), "Liver", True)):
+        assert medseg("measure", seg, "-o", tmp_path / "t.csv", *options).code == 0
+        table = pd.read_csv(tmp_path / "t.csv")
+        assert set(table["finding_site"]) == {site} and set(table["role"]) == {"target"}
+        assert table["nodal"].tolist() == [nodal] * len(table)
+
+
 def test_lymph_nodes_of_a_table_are_measured_as_nodes(medseg, mask, tmp_path):
     """Balls of about 16 and 12 mm: as lesions all are measurable, as nodes the last is not."""
     medseg("separate", mask, "-o", tmp_path / "out", "--save", "labels")

@@ -94,6 +94,38 @@ def test_an_organ_and_that_it_is_a_node_are_two_sites(tmp_path, source, lesions)
     assert set(recorded(io.load_labels(tmp_path / "a_seg.dcm"))["finding_site"]) == {""}
 
 
+def test_a_node_by_its_words_alone_comes_back_as_a_node(tmp_path, source, lesions):
+    own = FindingSpec(site=("T1", "99HOUSE", "Lymph node station 4R"), nodal=True)
+    save_case(lesions, source, tmp_path, "a", ("seg",), finding=own)
+    assert recorded(io.load_labels(tmp_path / "a_seg.dcm"))["nodal"].all()
+
+
+def test_a_site_of_no_standard_is_not_of_whom_a_person_said_another(tmp_path, source, lesions):
+    own = FindingSpec(site=("T1", "99HOUSE", "Station 4R"))
+    said = pd.DataFrame({"id": lesions.table["id"].to_numpy()[:2], "finding_site": ["", "Liver"]})
+    save_case(lesions, source, tmp_path, "a", ("seg", "csv"), finding=own, said=said)
+    sites = pd.read_csv(tmp_path / "a_instances.csv", keep_default_na=False)["finding_site"].tolist()
+    written = [one["site"] and one["site"][2] for one in io.load_candidates(tmp_path / "a_seg.dcm")[2]["segments"]]
+    assert sites == ["", "Liver", "Station 4R", "Station 4R"] and written == [None, *sites[1:]]
+
+
+def test_what_is_said_to_be_no_node_is_measured_as_none(tmp_path):
+    grid = Grid.from_spacing((24, 24, 24), 1.0)
+    inside = (np.stack(np.mgrid[:24, :24, :24]) - 12.0) ** 2
+    one, image = (
+        Instances.from_labels((inside.sum(0) <= 36).astype(np.int32), grid),
+        Image(np.zeros((1, 24, 24, 24)), grid),
+    )
+    said, node = pd.DataFrame({"id": [1], "nodal": [False]}), FindingSpec(nodal=True)
+    for name, more, measurable in (
+        ("a", {}, True),
+        ("b", {"finding": node}, False),
+        ("c", {"finding": node, "said": said}, True),
+    ):
+        save_case(one, image, tmp_path, name, ("csv",), **more)
+        assert pd.read_csv(tmp_path / f"{name}_instances.csv")["measurable"].tolist() == [measurable]
+
+
 @needs_dciodvfy
 def test_dicom_files_are_valid(tmp_path, source, lesions):
     save_case(lesions, source, tmp_path, "CT_1", ("seg", "sr", "rtstruct"))

@@ -161,8 +161,10 @@ def said(instances: Instances, table: pd.DataFrame, finding: FindingSpec | None 
         told = {name: value for name, value in rows.get(id, {}).items() if not pd.isna(value)}
         if "finding_site" in told:
             name = str(told["finding_site"])
-            codes = [code for code in (finding.site if finding else None, _code(one.get("site"))) if code]
-            one["site"] = next((code for code in codes if name in (code[2], _meant(code))), anatomy(name))
+            old = _code(one.get("site"))
+            codes = [code for code in (finding.site if finding else None, old) if code]
+            if name or _meant(old):  # tables are silent of a site of no standard
+                one["site"] = next((code for code in codes if name and name in (code[2], _meant(code))), anatomy(name))
         if "nodal" in told:
             one["nodal"] = bool(told["nodal"])
         if "role" in told:
@@ -197,7 +199,7 @@ def read_from_file(record: Mapping[str, object]) -> bool:
 def _sites(site: Code | None, nodal: bool) -> tuple[Code, ...]:
     """Return where an instance is, and that it is a lymph node where that does not say so."""
     named = (site,) if site else ()
-    return named if not nodal or is_node(_meant(site) or (site or ("", "", ""))[2]) else (*named, LYMPH_NODE)
+    return named if not nodal or is_node(_meant(site)) else (*named, LYMPH_NODE)  # words of no standard nobody can read
 
 
 def _meant(code: Code | None) -> str:
