@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import InputError
+from medseg.io.clinical.codes import ROLES, anatomy
 from medseg.maps import Maps
 from medseg.ops import components, editing
 from medseg.ops.deltas import Labels, Place
 from medseg.separate import separate as cut
+from medseg_napari import notices
 from medseg_napari.journal import Edit
 from medseg_napari.session import Frame, Session
 
@@ -203,6 +205,32 @@ def set_kind(session: Session, ids: Sequence[int], kind: str) -> Edit | None:
     if kind not in session.classes:
         raise InputError(f"There is no class {kind!r}; the classes are {', '.join(session.classes)}.")
     return session.tell(f"class {kind}", ids, kind=kind)
+
+
+def say(session: Session, id: int, column: str, text: str) -> Edit | None:
+    """Take what a person wrote of an instance: its finding_site, role or nodal.
+
+    Raises
+    ------
+    InputError
+        It is no role, or neither yes nor no.
+    """
+    text = text.strip()
+    value: str | bool = text
+    if column == "role":
+        value = text.lower()
+        if value and value not in ROLES:
+            raise InputError(f"{text!r} is no role; use {', '.join(ROLES)}.")
+    elif column == "nodal":
+        known = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False, "": False}
+        if text.lower() not in known:
+            raise InputError(f"nodal is yes or no, not {text!r}.")
+        value = known[text.lower()]
+    elif text and anatomy(text) is None:
+        notices.note(
+            f"{text!r} is no site of the standard such as lung or liver: it is in the table, not in SEG and SR."
+        )
+    return session.tell(column.replace("_", " "), [id], **{column: value})
 
 
 def accept(session: Session, ids: Sequence[int]) -> Edit | None:

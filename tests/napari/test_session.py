@@ -475,6 +475,24 @@ def test_what_a_person_says_changes_what_is_measurable():
     assert out["long_axis_mm"].tolist() == [20.0, 20.0, 8.0]
 
 
+def test_what_a_person_writes_of_an_instance_is_taken_or_refused_in_words():
+    session = begin()
+    for column, text, value in (
+        ("role", "Target", "target"),
+        ("nodal", " Yes", True),
+        ("nodal", "no", False),
+        ("role", "", ""),
+    ):
+        assert commands.say(session, 1, column, text) is not None
+        assert getattr(session.rows[1], column) == value
+    for column, text, words in (("nodal", "nein", "yes or no"), ("role", "chief", "target, non-target, new")):
+        with pytest.raises(InputError, match=words):
+            commands.say(session, 1, column, text)
+    assert (
+        commands.say(session, 1, "finding_site", "left of middle") is not None
+    )  # with a note: no code is known for it
+
+
 def test_what_a_file_said_of_an_instance_is_shown_and_can_be_taken_back():
     labels, grid = balls(), Grid.from_spacing(balls().shape, (2.0, 1.0, 1.0))
     liver = ("10200004", "SCT", "Liver")

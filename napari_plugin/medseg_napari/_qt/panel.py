@@ -355,11 +355,7 @@ class Panel(QWidget):
             return False
         if column == "class":
             return self.edit.guard(lambda: commands.set_kind(session, [id], text)) is not None
-        if column == "role" and text not in ("", "target", "non-target", "new"):
-            notices.problem(f"{text!r} is no role; use target, non-target or new.")
-            return False
-        value: Any = text.lower() in ("yes", "true", "1") if column == "nodal" else text
-        return session.tell(column.replace("_", " "), [id], **{column: value}) is not None
+        return self.edit.guard(lambda: commands.say(session, id, column, text)) is not None
 
     def _changed(self, change: Change) -> None:
         self.instances.rows.refresh(set(change.ids))
