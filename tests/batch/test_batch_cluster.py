@@ -20,7 +20,7 @@ from medseg.batch.steps import DIED, Task
 from medseg.errors import InputError, MissingError, SpecError
 from medseg.spec import BatchSpec, parse
 
-from .conftest import RULE, batch, environment, fill, results, start
+from .conftest import RULE, batch, environment, fill, finished, results, start
 
 pytest.importorskip("distributed")
 
@@ -94,7 +94,7 @@ def test_results_are_those_of_this_machine(study, tmp_path, dask):
     batch(study, "-o", tmp_path / "here", *RULE)
     there = tmp_path / "there"
     done = batch(study, "-o", there, *RULE, "--scheduler", dask.address)
-    assert done.stdout.count("instances in") == 6
+    assert finished(done.stdout) == 6
     assert done.stderr.count(f"medseg: cluster at {dask.address}") == 1
     assert results(there) == results(tmp_path / "here")
     assert not (there / STAGING).exists()
@@ -210,7 +210,7 @@ def test_a_case_over_its_time_ends_and_its_worker_goes_on(study, tmp_path, dask)
     tifffile.imwrite(study / "A.tif", noise)
     dask.worker()
     done = batch(study, "-o", tmp_path / "out", *RULE, "--scheduler", dask.address, "--seconds", "15", code=3)
-    assert done.stdout.count("instances in") == 6 and done.stderr.count("took longer than 15 s") == 1
+    assert finished(done.stdout) == 6 and done.stderr.count("took longer than 15 s") == 1
 
 
 @pytest.mark.slow
@@ -218,7 +218,7 @@ def test_a_case_that_kills_its_workers_fails_alone(study, tmp_path, dask):
     tifffile.imwrite(study / "A.tif", np.zeros((12000, 12000), np.uint8), compression="zlib")
     dask.worker("--memory-limit", "600MiB")
     done = batch(study, "-o", tmp_path / "out", *RULE, "--scheduler", dask.address, code=3)
-    assert done.stdout.count("instances in") == 6
+    assert finished(done.stdout) == 6
     with counted(tmp_path / "out") as ledger:
         (failed,) = ledger.cases("failed")
         assert (failed["error_class"], failed["attempts"], failed["strikes"]) == ("WorkerDied", 2, 2)

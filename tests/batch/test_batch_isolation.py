@@ -14,7 +14,7 @@ from medseg.batch.values import Done, Failed
 from medseg.spec import BatchSpec
 from medseg.testing import series
 
-from .conftest import RULE, batch, field, fill, results
+from .conftest import RULE, batch, field, fill, finished, results
 
 SPEC = BatchSpec.model_validate(
     {"case": {"threshold": "otsu", "separate": {"method": "components"}, "save": ["labels"]}}
@@ -91,13 +91,13 @@ def test_damaged_files_among_good_ones(study, tmp_path):
     for reason in ("empty (0 bytes)", "truncated", "cannot be read", "CZI file"):
         assert reason in status, reason
     again = batch(study, "-o", out, *RULE, code=3)
-    assert "5 cases failed earlier" in again.stderr and "instances in" not in again.stdout
+    assert "5 cases failed earlier" in again.stderr and finished(again.stdout) == 0
     (study / "gone.tif").unlink()
     tifffile.imwrite(study / "gone.tif", field(77))
-    assert batch(study, "-o", out, *RULE, code=3).stdout.count("instances in") == 1
+    assert finished(batch(study, "-o", out, *RULE, code=3).stdout) == 1
     retried = batch("retry", out, code=3)
-    assert "instances in" not in retried.stdout and "failed   4" in batch("status", out).stdout
-    assert first.stdout.count("instances in") == 6
+    assert finished(retried.stdout) == 0 and "failed   4" in batch("status", out).stdout
+    assert finished(first.stdout) == 6
 
 
 def test_a_file_that_was_not_there_is_done_by_a_retry(study, tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_a_file_that_was_not_there_is_done_by_a_retry(study, tmp_path, monkeypat
     batch("retry", "out", code=3)
     assert batch("status", "out").stdout == first  # still the same case
     tifffile.imwrite(study / "late.tif", field(77))
-    assert batch("retry", "out").stdout.count("instances in") == 1
+    assert finished(batch("retry", "out").stdout) == 1
     status = batch("status", "out").stdout
     assert "done     2" in status and "failed   0" in status
 
@@ -123,7 +123,7 @@ def test_a_damaged_series_among_good_ones(tmp_path):
     one = next((tmp_path / "in/s2").iterdir())
     one.write_bytes(one.read_bytes()[:400])
     done = batch(tmp_path / "in", "-o", tmp_path / "out", *RULE, code=3)
-    assert done.stdout.count("instances in") == 1
+    assert finished(done.stdout) == 1
     assert done.stderr.count("medseg: error: case-") == 2
 
 
@@ -153,7 +153,7 @@ def test_a_full_disk(small_disk, tmp_path):
     study, out = fill(tmp_path / "in", 20), small_disk / "out"
     full = batch(study, "-o", out, *RULE, code=3)
     assert full.stderr.splitlines()[-1].startswith("medseg: error: there is no space left for the results")
-    count = full.stdout.count("instances in")
+    count = finished(full.stdout)
     assert 0 < count < 20 and len(results(out)) == 4 * count
     status = batch("status", out).stdout
     assert f"done     {count}" in status and "failed   0" in status and "queued: there is no space left" in status
@@ -169,7 +169,7 @@ def test_a_folder_that_may_not_be_written(study, tmp_path):
     named = _names(study, tmp_path)[0]
     (out / named).write_text("a file is in the way")
     done = batch(study, "-o", out, *RULE, code=3)
-    assert done.stdout.count("instances in") == 5
+    assert finished(done.stdout) == 5
     assert f"medseg: error: {named}: {named}: cannot be made a folder" in done.stderr
 
 

@@ -16,7 +16,7 @@ from medseg.batch import Ledger
 from medseg.batch.ledger import STALE
 from medseg.batch.placing import broken
 
-from .conftest import RULE, batch, end, fill, results, start
+from .conftest import RULE, batch, end, fill, finished, results, start
 
 
 def check(out, whole):
@@ -140,7 +140,7 @@ def test_the_claim_of_a_dead_worker_is_taken_over(study, tmp_path):
     base.close()
     started = time.monotonic()
     done = batch(study, "-o", out, *RULE)
-    assert done.stdout.count("instances in") == 1
+    assert finished(done.stdout) == 1
     assert STALE - 1 < time.monotonic() - started < STALE + 25  # of which some seconds start two processes
 
 
@@ -168,7 +168,7 @@ def test_what_was_changed_or_removed_is_made_again(study, tmp_path):
     first.unlink()
     second.write_bytes(second.read_bytes()[:-1] + b"x")
     done = batch(study, "-o", out, *RULE)
-    assert done.stdout.count("instances in") == 2 and "2 results are gone or were changed" in done.stderr
+    assert finished(done.stdout) == 2 and "2 results are gone or were changed" in done.stderr
     check(out, whole)
 
 
@@ -177,7 +177,7 @@ def test_other_options_are_another_result(study, tmp_path):
     out = tmp_path / "out"
     batch(study, "-o", out, *RULE)
     done = batch(study, "-o", out, *RULE, "--save", "labels")
-    assert done.stdout.count("instances in") == 6
+    assert finished(done.stdout) == 6
     assert not list(out.glob("case-*/*_overlay.png"))  # of the other options; they would not fit what is there now
     with closing(Ledger(out, new=False)) as ledger:
         assert len(ledger.cases()) == 6

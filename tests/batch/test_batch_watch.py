@@ -8,7 +8,7 @@ from medseg.batch import Case, Input
 from medseg.batch.arrivals import Arrivals
 from medseg.testing import series
 
-from .conftest import RULE, field, fill, start
+from .conftest import RULE, field, fill, finished, start
 
 
 def test_a_case_is_given_once_when_it_has_settled(tmp_path, monkeypatch):
@@ -43,7 +43,7 @@ def test_a_folder_is_watched(tmp_path):
     (tmp_path / "new.tif").rename(home / "new.tif")
     rest, err = process.communicate(timeout=120)
     assert process.returncode == 0 and "Traceback" not in err, err
-    assert "2 done, 0 failed, 0 left" in rest and rest.count("instances in") == 1
+    assert "2 done, 0 failed, 0 left" in rest and finished(rest) == 1
 
 
 def test_what_comes_first_may_be_of_another_kind(tmp_path):
@@ -53,7 +53,7 @@ def test_what_comes_first_may_be_of_another_kind(tmp_path):
     assert "no case says 'modality'" in process.stderr.readline()
     series.save(home / "scan", series.stack(4, shape=(24, 24), series="1.2.3", seed=1, Modality="CT"))
     rest, err = process.communicate(timeout=120)
-    assert process.returncode == 0 and rest.count("instances in") == 1, err
+    assert process.returncode == 0 and finished(rest) == 1, err
     assert "no case says" not in err  # said once
     wrong = start(home, "-o", tmp_path / "out", *RULE, "--pattern", "all.tif", name="watch")
     _, err = wrong.communicate(timeout=60)
