@@ -159,12 +159,19 @@ class Instances:
         return found
 
     def relabel(self) -> Self:
-        """Return the same instances with ids 1 to N in order; the old ids go into provenance["relabelled_from"]."""
+        """Return the same instances with ids 1 to N in order; the first ids they had go into provenance["relabelled_from"].
+
+        Done twice, these are the ids before the first time, which is what the rest of the provenance speaks of; 0 stands for an
+        instance that came between.
+        """
         ids, dense = ops.dense(self.labels)
         if np.array_equal(ids, np.arange(1, len(ids) + 1)):
             return self
         table = self.table.assign(id=np.arange(1, len(ids) + 1, dtype=np.int32))
-        return replace(self, labels=dense, table=table, provenance={**self.provenance, "relabelled_from": ids.tolist()})
+        first, before = ids.tolist(), self.provenance.get("relabelled_from")
+        if isinstance(before, (list, tuple)):
+            first = [int(before[id - 1]) if id <= len(before) else 0 for id in first]
+        return replace(self, labels=dense, table=table, provenance={**self.provenance, "relabelled_from": first})
 
     def on(self, grid: Grid) -> Self:
         """Return the instances on another grid in the same world; each voxel takes the id of the nearest one here.

@@ -15,6 +15,7 @@ from medseg.follow.matching import Body, links
 from medseg.grid import Grid
 from medseg.image import Image
 from medseg.instances import Instances
+from medseg.io.clinical.segments import said as said_of
 from medseg.spec import FollowSpec
 from medseg.testing.visits import pair
 
@@ -192,6 +193,31 @@ def test_a_node_is_one_at_every_visit_whichever_visit_says_so():
         rows = follow(visits, STILL).ledger.query("lesion == 2")
         assert rows["nodal"].tolist() == [nodal] * 2 and rows["finding_site"].tolist() == [site] * 2
         assert rows["role"].tolist() == ["non-target"] * 2 and not [name for name in rows if ":" in name]
+
+
+def test_a_site_by_code_goes_with_its_lesion_to_every_visit():
+    places, code = [((20, 15, 15), 9)], ("C34.1", "ICD10", "upper lobe")
+    one = visit(places, said=pd.DataFrame({"id": [1], "finding_site": ["upper lobe"]}))
+    one = replace(one, lesions=said_of(one.lesions, one.said, [code]))
+    found = follow([one, visit(places)], STILL)
+    assert [v.lesions.provenance["segments"][0]["site"] for v in found.visits] == [code] * 2
+    assert found.ledger["finding_site"].tolist() == ["upper lobe"] * 2
+
+
+def test_a_target_of_an_earlier_course_that_shrank_is_none_of_a_new_one():
+    """A SEG that an earlier course wrote as baseline of the next: what it calls a target is taken back with a note."""
+    segments = [{"id": 1, "role": "target"}]
+    small, large = ((20, 15, 15), 4), ((20, 45, 45), 9)
+    first = visit([small, large])
+    first = replace(first, lesions=replace(first.lesions, provenance={"segments": segments}))
+    found = respond(follow([first, visit([small, large])], STILL))
+    assert found.targets == (2,) and found.roles == {1: "non-target", 2: "target"}
+    assert "lesions 1 are targets by the file of the baseline, but too small" in found.notes[0]
+    with pytest.raises(
+        InputError, match="too small to be measured"
+    ):  # a person who says so now is asked to think again
+        word = pd.DataFrame({"id": [1], "role": ["target"]})
+        respond(follow([replace(first, said=word), visit([small, large])], STILL))
 
 
 # ---------------------------------------------------------------- wrong input

@@ -321,6 +321,10 @@ def test_relabel_closes_gaps_in_order():
     pd.testing.assert_frame_equal(new.table, expected.table)
     assert new.provenance["relabelled_from"] == [2, 5]
     assert new.relabel() is new
+    # a second time, after one went and another came: what is known of the first ids is still found
+    labels = np.where(new.labels == 1, 7, new.labels)
+    twice = Instances.from_labels(labels, new.grid, provenance=new.provenance).relabel()
+    assert twice.provenance["relabelled_from"] == [5, 0]
 
 
 @given(label_arrays, st.data())

@@ -85,10 +85,12 @@ def finding(what: str | None, site: str | None, nodal: bool, role: str | None) -
     return parse(FindingSpec, told, "options") if told else None
 
 
-def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -> pd.DataFrame:
+def table_of(
+    path: Path | None, lesions: Instances, named: FindingSpec | None
+) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
     """What a person said of lesions: of all by options, of single ones by a table with id and finding_site, nodal or role.
 
-    Columns id and what was said; NaN where nothing was.
+    Columns id and what was said, NaN where nothing was; and the sites of both as codes.
 
     Raises
     ------
@@ -107,8 +109,9 @@ def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -
         for name, value in of_all.items():
             if value:
                 out[name] = value
+    codes = [named.site] if named is not None and named.site else []
     if path is None:
-        return out
+        return out, codes
     try:
         # a comma or a semicolon, as spreadsheets write
         said = pd.read_csv(
@@ -124,19 +127,21 @@ def table_of(path: Path | None, lesions: Instances, named: FindingSpec | None) -
     if "role" in said and (bad := sorted(set(said["role"]) - {"", "target", "non-target", "new"})):
         raise InputError(f"{path}: {bad[0]!r} is no role; use target, non-target or new")
     if "finding_site" in said:
-        coded = {text: _named(text) for text in set(said["finding_site"]) if text.strip()}
-        if unknown := sorted(text for text, meaning in coded.items() if not meaning):
+        coded = {text: _coded(text) for text in sorted(set(said["finding_site"])) if text.strip()}
+        if unknown := [text for text, code in coded.items() if code is None]:
             raise InputError(
                 f"{path}: {unknown[0]!r} is no site of the standard such as lung or liver, nor CODE:SCHEME:MEANING"
             )
-        said = said.assign(finding_site=[coded.get(text, "") for text in said["finding_site"]])
+        meanings = {text: code[2] for text, code in coded.items() if code}
+        codes += [code for code in coded.values() if code]
+        said = said.assign(finding_site=[meanings.get(text, "") for text in said["finding_site"]])
     if "nodal" in said or "finding_site" in said:
         said = said.assign(nodal=pd.Series(_nodal(said, path), index=said.index, dtype=object))
     for name in ("finding_site", "nodal", "role"):
         if name in said:
-            told = out["id"].map(said[name])
+            told = out["id"].map(said[name].where(said[name] != ""))  # an empty cell says nothing
             out[name] = told.where(told.notna(), out[name]) if name in out else told
-    return out
+    return out, codes
 
 
 def _nodal(said: pd.DataFrame, path: Path) -> list[bool | None]:
@@ -151,15 +156,6 @@ def _nodal(said: pd.DataFrame, path: Path) -> list[bool | None]:
     return [flags[word] if word else is_node(site) or None for word, site in zip(words, sites, strict=True)]
 
 
-def _named(text: str) -> str:
-    """Meaning of a site by name or code, "" if it is neither."""
-    from medseg.io.clinical.codes import anatomy
-
-    parts = [part.strip() for part in text.split(":", 2)]
-    found = anatomy(text) or (tuple(parts) if len(parts) == 3 and all(parts) else None)
-    return found[2] if found else ""
-
-
 def _site(text: str) -> tuple[str, str, str]:
     from medseg.io.clinical.codes import anatomy
 
@@ -167,10 +163,23 @@ def _site(text: str) -> tuple[str, str, str]:
 
 
 def _code(text: str, option: str, names: str) -> tuple[str, str, str]:
-    parts = tuple(part.strip() for part in text.split(":", 2))
-    if len(parts) != 3 or not all(parts):
+    parts = _parts(text)
+    if parts is None:
         raise typer.BadParameter(f"{text!r} is not known; give {names}, or CODE:SCHEME:MEANING", param_hint=option)
     return parts
+
+
+def _coded(text: str) -> tuple[str, str, str] | None:
+    """A site by name or code, None if it is neither."""
+    from medseg.io.clinical.codes import anatomy
+
+    return anatomy(text) or _parts(text)
+
+
+def _parts(text: str) -> tuple[str, str, str] | None:
+    """CODE:SCHEME:MEANING."""
+    parts = tuple(part.strip() for part in text.split(":", 2))
+    return parts if len(parts) == 3 and all(parts) else None
 
 
 def both(mask: Path, image: Path | None, series: str | None) -> tuple[Instances, Image]:

@@ -15,6 +15,10 @@ from medseg.cli.files import Files, finding, kinds, table_of, tell
 from medseg.errors import InputError, MedsegWarning
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
     from medseg.case import Rules
     from medseg.follow import Course, Visit
     from medseg.image import Image
@@ -89,6 +93,7 @@ def follow(
     from medseg.case import Rules
     from medseg.follow import follow as run
     from medseg.follow import respond
+    from medseg.io.clinical.segments import said as spoken
     from medseg.spec import FollowSpec, MeasureSpec, SeparateSpec, parse
 
     told = {"registration": registration, "change": change, "tolerance": tolerance}
@@ -115,7 +120,8 @@ def follow(
                 )
             known = table if number == 0 else None
             if named is not None or known is not None:
-                one = replace(one, said=table_of(known, one.lesions, named))
+                said, codes = table_of(known, one.lesions, named)
+                one = replace(one, said=said, lesions=spoken(one.lesions, said, codes))
             read.append(one)
             bar.advance(task)
         bar.update(task, note="registering and matching")
@@ -128,7 +134,7 @@ def follow(
     for visit in course.visits:
         tell(caught, visit.lesions)
         caught = []
-    _say(course, response.table, written)
+    _say(course, response.table, [*course.notes, *response.notes], written)
     return 0
 
 
@@ -226,10 +232,10 @@ def _write(course: Course, response: Any, files: Files, output: Path, spec: Any)
     return [*written, ledger, whole, told, page]
 
 
-def _say(course: Course, response: Any, written: list[Path]) -> None:
+def _say(course: Course, response: pd.DataFrame, notes: Sequence[str], written: list[Path]) -> None:
     from medseg.cli.common import say
 
-    for note in course.notes:
+    for note in notes:
         say(f"medseg: note: {note}")
     for number, visit in enumerate(course.visits):
         here = course.ledger[course.ledger["visit"] == number]

@@ -60,7 +60,7 @@ def measure(
         named = finding(None, site, nodal, role)
         table = measured(drawn, picture if image else None, spec)
         notes = table.attrs["notes"]
-        known = None if said is None else table_of(said, drawn, named)
+        known = None if said is None else table_of(said, drawn, named)[0]
         table = corrected(table, known_of(drawn, named, known))
         write.rows(in_unit(table, "um") if unit == "um" else table, output)
     tell(caught, drawn)

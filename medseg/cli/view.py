@@ -25,13 +25,13 @@ def view(
     if find_spec("napari") is None or not any(map(find_spec, ("PySide6", "PyQt6", "PyQt5"))):
         raise SpecError("the viewer is not installed here: pip install 'medseg[gui]', or napari and PyQt6")
     import napari
+    from medseg_napari.reader import readable
 
+    if foreign := [path for path in paths or [] if not readable([str(path)])]:
+        raise FormatError(f"{foreign[0]}: holds no image that medseg reads")
     viewer = napari.Viewer(title="medseg: for research use only")
     for path in paths or []:
-        try:
-            viewer.open(str(path), plugin="medseg")
-        except ValueError:  # napari's word for a path that our reader does not take
-            raise FormatError(f"{path}: holds no image that medseg reads") from None
+        viewer.open(str(path), plugin="medseg")
     viewer.window.add_plugin_dock_widget("medseg", "medseg")
     napari.run()
     return 0

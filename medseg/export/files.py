@@ -94,7 +94,8 @@ def save_case(
         raise InputError(f"There is no output {', '.join(unknown)}; choose of {', '.join(KINDS)}.")
     chosen = [kind for kind in KINDS if kind in kinds or (kind == "seg" and "sr" in kinds)]
     table = corrected(measure(instances, image if intensities else None, measures), known_of(instances, finding, said))
-    instances, finding = spoken(instances, table, finding), _of_all(finding, table)
+    codes = [finding.site] if finding and finding.site else []
+    instances, finding = spoken(instances, table, codes), _of_all(finding, table)
     for note in table.attrs["notes"]:
         warn(note, MedsegWarning, stacklevel=2)
     if not len(instances) and (missing := [kind for kind in chosen if kind in ("seg", "rtstruct")]):

@@ -15,7 +15,7 @@ from medseg.follow.matching import Body, links
 from medseg.follow.register import Alignment, Points, align
 from medseg.image import Image
 from medseg.instances import Instances
-from medseg.io.clinical.segments import SAID, of_each, recorded
+from medseg.io.clinical.segments import SAID, of_each, recorded, sites
 from medseg.io.clinical.segments import said as spoken
 from medseg.io.clinical.study import uid_from
 from medseg.measure import measure
@@ -144,7 +144,8 @@ def follow(
     notes += _doubts(ordered)
     done = [_tracked(visit, owner) for visit, owner in zip(ordered, owners, strict=True)]
     said_of = [ledger.loc[(ledger["visit"] == k) & (ledger["id"] > 0)] for k in range(len(done))]
-    done = [replace(v, lesions=spoken(v.lesions, rows)) for v, rows in zip(done, said_of, strict=True)]
+    codes = [code for visit in done for code in sites(visit.lesions)]  # of one visit for all
+    done = [replace(v, lesions=spoken(v.lesions, rows, codes)) for v, rows in zip(done, said_of, strict=True)]
     return Course(tuple(done), ledger, tuple(alignments[1:]), tuple(dict.fromkeys(notes)))
 
 

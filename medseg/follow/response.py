@@ -24,11 +24,14 @@ class Response:
         Lesions that are targets.
     roles : dict
         Role of each lesion: target, non-target, normal (a lymph node under 10 mm at baseline) or new.
+    notes : tuple of str
+        What was decided.
     """
 
     table: pd.DataFrame = field(repr=False)
     targets: tuple[int, ...]
     roles: dict[int, str]
+    notes: tuple[str, ...] = ()
 
 
 def respond(course: Course) -> Response:
@@ -47,6 +50,7 @@ def respond(course: Course) -> Response:
     first = ledger[ledger["visit"] == 0]
     first = first.set_index("lesion", drop=False)
     thickness = _thickness(course)
+    first, notes = _of_now(first, course, thickness)
     chosen = choose_targets(first, thickness) if len(first) else pd.Series([], dtype=bool)
     may = eligible(first, thickness) if len(first) else pd.Series([], dtype=str)
     targets = tuple(int(n) for n in first["lesion"][chosen.to_numpy(dtype=bool)])
@@ -82,7 +86,27 @@ def respond(course: Course) -> Response:
             else:
                 line["overall"] = overall("none", rest, new > 0)
         out.append(line)
-    return Response(pd.DataFrame(out), targets, roles)
+    return Response(pd.DataFrame(out), targets, roles, notes)
+
+
+def _of_now(first: pd.DataFrame, course: Course, thickness: float) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Take back what a file calls a target and is too small for one now: files know the baseline of another course."""
+    if "role" not in first:
+        return first, ()
+    said = course.visits[0].said
+    person = (
+        said.loc[said["role"].fillna("") != "", "id"]
+        if said is not None and "role" in said
+        else pd.Series([], dtype=int)
+    )
+    small = (first["role"] == "target") & ~first["mask_id"].isin(person) & (eligible(first, thickness) != "target")
+    if not small.any():
+        return first, ()
+    named = ", ".join(str(n) for n in first.loc[small, "lesion"])
+    note = (
+        f"lesions {named} are targets by the file of the baseline, but too small for that at this date: non-target here"
+    )
+    return first.assign(role=first["role"].where(~small, "non-target")), (note,)
 
 
 def _thickness(course: Course) -> float:

@@ -151,7 +151,9 @@ def image_of(layer: Any, at: Sequence[float] = ()) -> Image:
         No image layer, or one that is no 2-D or 3-D image.
     """
     if layer is None:
-        raise InputError("There is no image: open one first, with File > Open or by dropping it on the window.")
+        raise InputError(
+            "There is no image: open one first, with File > Open File(s)... or by dropping it on the window."
+        )
     about = layer.metadata.get(KEY, {})
     if "image" in about:
         return about["image"]  # type: ignore[no-any-return]

@@ -33,18 +33,41 @@ _SUFFIXES = (
     ".jpg",
     ".jpeg",
 )
+_READS = "It opens NIfTI, NRRD, MetaImage, TIFF, PNG, JPEG, CZI, ND2 and LIF files, and DICOM files and folders."
 _NOTHING: list[Any] = [(None,)]  # napari's sign that there is no layer and no fault
 _LABEL_WORDS = ("label", "_seg", "-seg", "mask", "dseg", "truth", "instance")
 
 
 def get_reader(path: Given) -> Callable[[Given], list[LayerData]] | None:
-    """Return the reader if these paths may be an image that medseg reads."""
+    """Return the reader of these paths.
+
+    DICOM files need no suffix, so napari asks us about every path, but only when a person chose medseg or nobody else reads the
+    path. What holds no image therefore gets a reader that says so: None would make napari raise an error of its own.
+    """
     paths = [path] if isinstance(path, str) else list(path)
     if not paths:
         return None
+    return read if readable(paths) else _refuse
+
+
+def readable(paths: list[str]) -> bool:
+    """Return whether these paths may hold an image that medseg reads, by their names and first bytes."""
     if len(paths) == 1 and os.path.isdir(paths[0]):
-        return read if _holds_dicom(paths[0]) else None
-    return read if all(os.path.isfile(p) and (_named(p) or _is_dicom(p)) for p in paths) else None
+        return _holds_dicom(paths[0])
+    return all(os.path.isfile(p) and (_named(p) or _is_dicom(p)) for p in paths)
+
+
+def _refuse(path: Given) -> list[LayerData]:
+    """Say that there is nothing to open."""
+    from medseg_napari import notices
+
+    paths = [path] if isinstance(path, str) else list(path)
+    foreign = next((one for one in paths if not readable([one])), paths[0])
+    what = "folder" if os.path.isdir(foreign) else "file"
+    notices.problem(
+        f"{os.path.basename(foreign.rstrip(os.sep))}: this {what} holds no image that medseg reads. {_READS}"
+    )
+    return _NOTHING
 
 
 def read(path: Given) -> list[LayerData]:

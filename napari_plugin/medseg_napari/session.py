@@ -244,14 +244,15 @@ class Session:
     @property
     def saved(self) -> bool:
         """Whether all steps in force are in files that a person saved."""
-        return self._saved is self._latest
+        return self._saved is self.latest
 
     def mark_saved(self) -> None:
         """Remember that what there is now was saved."""
-        self._saved = self._latest
+        self._saved = self.latest
 
     @property
-    def _latest(self) -> Edit | None:
+    def latest(self) -> Edit | None:
+        """The last step in force."""
         return self._edits[self._position - 1] if self._position else None
 
     def row(self, id: int) -> Row:

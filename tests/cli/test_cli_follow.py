@@ -140,6 +140,14 @@ def test_tracking_uids_go_into_dicom(medseg, real_data, tmp_path):
     uids |= set(pd.read_csv(out / "ledger.csv")["tracking_uid"])
     assert len(uids) == 1
     assert [io.load_report(out / f"visit{k}_sr.dcm")["role"].tolist() for k in range(2)] == [["target"]] * 2
+    table = tmp_path / "known.csv"
+    table.write_text("id,finding_site,role\n1,C34.1:I10:upper lobe,\n")  # the empty cell says nothing
+    given = ["follow", one, one, "-o", tmp_path / "coded", "--dates", "2020-01-01,2020-06-01", "--save", "seg,sr"]
+    code, _, told = medseg(*given, "--table", table)
+    assert code == 0, told
+    for k in range(2):
+        (region,) = pydicom.dcmread(tmp_path / "coded" / f"visit{k}_seg.dcm").SegmentSequence[0].AnatomicRegionSequence
+        assert (region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning) == ("C34.1", "I10", "upper lobe")
     last = f"{case / 'dicom'}={out / 'visit0_seg.dcm'}"  # the baseline as it was written goes on as the same lesion
     given = [
         "follow",

@@ -572,6 +572,44 @@ def test_what_a_person_says_of_a_lesion_reaches_the_table(window, tmp_path):
     assert table.loc[1, ["finding_site", "role"]].tolist() == ["liver", "target"] and bool(table.loc[1, "nodal"])
 
 
+def test_what_changed_after_saving_is_said(window, tmp_path):
+    panel, session, layer = work_on(window)
+    panel.save.folder.setText(str(tmp_path))
+    show(panel, panel.save)
+    window.push(panel.save.save)
+    assert panel.save.done.text().startswith("Saved: ")
+    panel.choose([2])
+    window.press("Delete")
+    assert len(session) == 1 and panel.save.done.text().startswith("Changed since it was saved: ")
+    window.press("Control+Z")
+    assert len(session) == 2 and panel.save.done.text().startswith("Saved: ")
+
+
+def test_rejected_instances_are_pale(window):
+    panel, session, layer = work_on(window)
+    before = {id: tuple(layer.get_color(id)) for id in (1, 2)}
+    panel.choose([2])
+    panel.edit.act("reject")
+    gray = layer.get_color(2)
+    assert gray[0] == gray[1] == gray[2] and gray[3] < 0.5 and tuple(layer.get_color(1)) == pytest.approx(before[1])
+    panel.instances._coloured("voxels")
+    assert tuple(layer.get_color(2)) == pytest.approx(tuple(gray)) and layer.get_color(1)[3] == 1
+    panel.instances._coloured("id")
+    window.press("Control+Z")
+    assert {id: tuple(layer.get_color(id)) for id in (1, 2)} == before
+
+
+def test_an_error_stands_alone(window):
+    """What an earlier run found is not shown beside what went wrong now."""
+    window.viewer.open_sample("medseg", "fluorescence")
+    panel = window.open_panel()
+    window.segment()
+    assert "found" in panel.segment.left.text()
+    panel.segment.region.setChecked(True)
+    window.push(panel.segment.start)
+    assert "There is no region" in panel.segment.note.text() and panel.segment.left.text() == ""
+
+
 # --- discovery
 
 
@@ -594,10 +632,10 @@ def test_readers_are_asked_without_torch_napari_or_qt(tmp_path):
         (tmp_path / f"{k}.txt").write_text("x")
     script = (
         "import sys, json\n"
-        "from medseg_napari.reader import get_reader\n"
+        "from medseg_napari.reader import get_reader, read\n"
         f"found = get_reader({str(tmp_path)!r})\n"
         "heavy = [m for m in ('torch', 'monai', 'napari', 'qtpy', 'pandas') if m in sys.modules]\n"
-        "print(json.dumps([found is None, heavy]))"
+        "print(json.dumps([found is read, heavy]))"
     )
-    none, heavy = json.loads(subprocess.check_output([sys.executable, "-c", script], text=True))
-    assert none and not heavy
+    taken, heavy = json.loads(subprocess.check_output([sys.executable, "-c", script], text=True))
+    assert not taken and not heavy

@@ -134,3 +134,51 @@ def test_a_broken_folder_is_told_in_words(window, tmp_path):
     window.viewer.open(str(tmp_path / "x"), plugin="medseg")
     told = [str(one.message) for one in notification_manager.records[before:]]
     assert not window.viewer.layers and told and "Traceback" not in told[0]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_foreign_path_is_told_in_words(window, tmp_path, kind):
+    from napari.utils.notifications import notification_manager
+
+    path = tmp_path / "notes.xyz"
+    if kind == "file":
+        path.write_text("no image")
+    else:
+        path.mkdir()
+    before = len(notification_manager.records)
+    window.viewer.open(str(path), plugin="medseg")
+    (told,) = [str(one.message) for one in notification_manager.records[before:]]
+    assert not window.viewer.layers and told.startswith(f"notes.xyz: this {kind} holds no image that medseg reads.")
+
+
+def test_what_was_said_comes_back_into_the_table_with_the_segmentation(window, study, tmp_path):
+    """Saved by one session, opened as a file by the next: sites, roles and nodes are in the table again."""
+    found = io.series(study)
+    row = next(k for k, one in enumerate(found) if one.modality == "CT")
+    answer(window, row)
+    window.viewer.open(str(study), plugin="medseg")
+    panel = window.open_panel()
+    panel.segment.models.setCurrentText("rule")
+    panel.segment.rule.setText("HU>300")
+    window.segment()
+    window.settle()
+    rows = panel.instances.rows
+    assert rows.columns[:8] == ["id", "class", "score", "status", "finding_site", "role", "nodal", "edited"]
+    first, second = rows.ids
+    for id, column, text in ((first, "finding_site", "Liver"), (first, "role", "target"), (second, "nodal", "yes")):
+        assert rows.setData(rows.index(rows.ids.index(id), rows.columns.index(column)), text)
+    panel.save.folder.setText(str(tmp_path / "out"))
+    panel.save.boxes["seg"].setChecked(True)
+    show(panel, panel.save)
+    window.push(panel.save.save)
+    before = {id: [rows.value(id, c) for c in ("voxels", "finding_site", "role", "nodal")] for id in rows.ids}
+    (seg,) = (tmp_path / "out").glob("*_seg.dcm")
+    window.viewer.open(str(seg), plugin="medseg")
+    panel.labels.setCurrentText("segmentation")
+    from qtpy.QtWidgets import QPushButton
+
+    window.push(next(b for b in panel.findChildren(QPushButton) if b.text() == "Work on it"))
+    window.settle()
+    after = [[rows.value(id, c) for c in ("voxels", "finding_site", "role", "nodal")] for id in rows.ids]
+    before[second][1] = "Lymph Node"  # the region that a SEG has for a node of which no site was said
+    assert after == list(before.values()) and after[0][1:] == ["Liver", "target", False] and after[1][3] is True

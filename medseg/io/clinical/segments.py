@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass, replace
 from typing import Any
@@ -139,7 +139,7 @@ def describe(instances: Instances, image: Image, study: Study, finding: FindingS
     return segments
 
 
-def said(instances: Instances, table: pd.DataFrame, finding: FindingSpec | None = None) -> Instances:
+def said(instances: Instances, table: pd.DataFrame, codes: Iterable[Code] = ()) -> Instances:
     """Return the instances with what a table says of site, lymph nodes and role where SEG and SR look for it.
 
     Parameters
@@ -147,9 +147,10 @@ def said(instances: Instances, table: pd.DataFrame, finding: FindingSpec | None 
     instances : Instances
         Any.
     table : DataFrame
-        Column id, and any of finding_site (a name of the standard, or that of `finding`), nodal and role. NaN says nothing.
-    finding : FindingSpec, optional
-        What the names may be of too.
+        Column id, and any of finding_site (a name of the standard, or the meaning of one of `codes`), nodal and role. NaN says
+        nothing.
+    codes
+        Sites that the names may be of too.
     """
     columns = [name for name in SAID if name in table]
     if not columns:
@@ -162,9 +163,9 @@ def said(instances: Instances, table: pd.DataFrame, finding: FindingSpec | None 
         if "finding_site" in told:
             name = str(told["finding_site"])
             old = _code(one.get("site"))
-            codes = [code for code in (finding.site if finding else None, old) if code]
+            other = [*codes, old] if old else [*codes]
             if name or _meant(old):  # tables are silent of a site of no standard
-                one["site"] = next((code for code in codes if name and name in (code[2], _meant(code))), anatomy(name))
+                one["site"] = next((code for code in other if name and name in (code[2], _meant(code))), anatomy(name))
         if "nodal" in told:
             one["nodal"] = bool(told["nodal"])
         if "role" in told:
@@ -172,6 +173,12 @@ def said(instances: Instances, table: pd.DataFrame, finding: FindingSpec | None 
         segments.append(one)
     record = {key: value for key, value in instances.provenance.items() if key != "relabelled_from"}
     return replace(instances, provenance={**record, "segments": segments})
+
+
+def sites(instances: Instances) -> list[Code]:
+    """Return the sites that a provenance has for its instances, each once."""
+    found = [_code(one.get("site")) for one in of_each(instances.provenance).values()]
+    return list(dict.fromkeys(code for code in found if code))
 
 
 def recorded(instances: Instances) -> pd.DataFrame:

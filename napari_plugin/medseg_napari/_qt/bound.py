@@ -16,6 +16,7 @@ from medseg_napari.journal import Edit
 from medseg_napari.layers import KEY, in_time, placed
 from medseg_napari.session import Change, Session
 
+_REJECTED = (0.5, 0.5, 0.5, 0.35)
 UNDO_KEYS = {"Control-Z": "undo", "Control-Shift-Z": "redo", "Control-Y": "redo"}
 
 
@@ -58,6 +59,8 @@ class Bound:
             layer.name = name
         self.session = session
         self._frame: Any = None
+        self._values: dict[int, float] | None = None  # what instances are coloured by; their ids without
+        self._colours: dict[int | None, Any] = {}  # of single ids, while some are told apart by more than their id
         session.labels = self.layer.data
         self.layer.metadata[KEY] = {"session": session, "image": session.image}
         if layer is None:
@@ -65,6 +68,7 @@ class Bound:
         self.layer.events.paint.connect(self._painted)
         self.layer.events.data.connect(self._replaced)
         session.changed.connect(self._draw)
+        self._recolour()
         session.complained.connect(notices.problem)
         if session.problem is not None:
             notices.problem(session.problem)
@@ -98,6 +102,7 @@ class Bound:
     def _draw(self, change: Change) -> None:
         if any(s.stop > s.start for s in change.place):
             self.layer.refresh(extent=False)
+        self._recolour()
 
     def _painted(self, event: Any) -> None:
         """Take napari's own stroke as a step."""
@@ -132,17 +137,28 @@ class Bound:
         self.layer.data = mine
 
     def colour_by(self, values: dict[int, float] | None) -> None:
-        """Colour instances by numbers, dark to bright; by id without."""
-        if values is None:
-            self.layer.colormap = label_colormap(49, 0.5, background_value=0)
+        """Colour instances by numbers, dark to bright; by id without. Rejected ones are pale and gray."""
+        self._values, self._colours = values, {None: "gray"}
+        self._recolour()
+
+    def _recolour(self) -> None:
+        """Give colours where they are others than before."""
+        rows = self.session.rows
+        rejected = {id for id, row in rows.items() if row.status == "rejected"}
+        by_id = label_colormap(49, 0.5, background_value=0)
+        if self._values is None and not rejected:
+            if self._colours:
+                self._colours, self.layer.colormap = {}, by_id
             return
-        known = [v for v in values.values() if np.isfinite(v)]
-        low, high = (min(known), max(known)) if known else (0.0, 1.0)
         colours: dict[int | None, Any] = {None: "gray", 0: "transparent"}
-        for id, value in values.items():
-            share = (value - low) / (high - low) if high > low else 0.5
-            colours[id] = (*_scale(share), 1.0) if np.isfinite(value) else (0.5, 0.5, 0.5, 1.0)
-        self.layer.colormap = DirectLabelColormap(color_dict=colours)
+        if self._values is None:
+            ids = np.array(sorted(rows), np.int32)
+            colours |= dict(zip(ids.tolist(), map(tuple, by_id.map(ids).tolist()), strict=True))
+        else:
+            colours |= _scaled(self._values)
+        colours |= dict.fromkeys(rejected, _REJECTED)
+        if colours != self._colours:
+            self._colours, self.layer.colormap = colours, DirectLabelColormap(color_dict=dict(colours))
 
     def go_to(self, id: int) -> None:
         """Move the view to an instance."""
@@ -236,6 +252,14 @@ def _voxels(atom: Any) -> tuple[Any, Any, Any]:
     mask = np.ones(size, bool) if atom.mask is None else atom.mask.reshape(size)
     where = tuple(axis + start for axis, start in zip(np.nonzero(mask), starts, strict=True))
     return where, np.asarray(atom.old_values).ravel(), atom.new_value
+
+
+def _scaled(values: dict[int, float]) -> dict[int, Any]:
+    """A colour for each number; gray where there is none."""
+    known = [v for v in values.values() if np.isfinite(v)]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    shares = {id: (v - low) / (high - low) if high > low else 0.5 for id, v in values.items() if np.isfinite(v)}
+    return {id: (*_scale(shares[id]), 1.0) if id in shares else (0.5, 0.5, 0.5, 1.0) for id in values}
 
 
 def _scale(share: float) -> tuple[float, float, float]:

@@ -64,7 +64,9 @@ class Edges(QObject):
         self._canvas, self._viewer = canvas, viewer
         self.labels = [QLabel("", canvas) for _ in range(4)]
         for label in self.labels:
-            label.setStyleSheet("color: #ffd75e; font: bold 16px; background: transparent;")
+            label.setStyleSheet(
+                "color: #ffd75e; font: bold 16px; background: rgba(0, 0, 0, 150); padding: 1px 4px; border-radius: 3px;"
+            )
             label.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         canvas.installEventFilter(self)
         for event in (viewer.dims.events.order, viewer.dims.events.ndisplay):

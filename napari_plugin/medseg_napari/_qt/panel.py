@@ -362,6 +362,7 @@ class Panel(QWidget):
         self.instances.count.setText(counted(len(self.session())))
         self.review.told()
         if change.name != "score":
+            self.save.changed()
             if self.bound is not None:
                 self.bound.select(self.chosen())  # their frames move with them
             self.calipers.follow(change.ids)

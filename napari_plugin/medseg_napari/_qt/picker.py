@@ -60,7 +60,7 @@ class Picker(QDialog):
         buttons.accepted.connect(self.accept)
         buttons.rejected.connect(self.reject)
         box = QVBoxLayout(self)
-        box.addWidget(QLabel(about))
+        box.addWidget(QLabel(about, wordWrap=True))
         box.addWidget(self.list)
         box.addWidget(buttons)
 
@@ -103,7 +103,11 @@ def choose(found: Sequence[Series], parent: QWidget | None = None) -> Series | N
     if QApplication.instance() is None:
         return next((one for one in found if not one.problems), None)
     first = next((i for i, one in enumerate(found) if not one.problems), 0)
-    about = "There are several images in this folder. Slices of one with gaps or tilt are put in place."
+    about = f"There {'is one image' if len(found) == 1 else f'are {len(found)} images'} in this folder."
+    if any(one.problems for one in found):
+        about += (
+            " Where it says what is wrong, Open tries to mend it: slices with gaps or tilt are put on an even grid."
+        )
     row = Picker("medseg: which series?", about, [(told(one), thumbnail(one)) for one in found], first, parent).ask()
     return None if row is None else found[row]
 

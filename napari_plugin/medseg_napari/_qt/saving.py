@@ -13,6 +13,7 @@ from medseg_napari.handing import hand_on
 
 if TYPE_CHECKING:
     from medseg_napari._qt.panel import Panel
+    from medseg_napari.journal import Edit
 
 _DICOM = ("seg", "rtstruct", "sr")
 
@@ -26,21 +27,27 @@ class SaveTab(QWidget):
         self.folder = QLineEdit(str(Path.home()))
         choose = QPushButton("...")
         choose.clicked.connect(self._choose)
-        self.boxes = {kind: QCheckBox(f"{kind}: {text}") for kind, text in KINDS.items()}
+        self.boxes = {kind: QCheckBox(kind) for kind in KINDS}
         for kind in ("labels", "csv", "report"):
             self.boxes[kind].setChecked(True)
         self.deidentify = QCheckBox("leave the patient out of DICOM files")
         self.save = QPushButton("Save")
         self.save.clicked.connect(lambda: self.write())
         self.done = QLabel("", wordWrap=True)
+        self._names = ""  # of the files of the last save
+        self._of: Edit | None = None  # the last step that they hold
         grid = QGridLayout()
         grid.addWidget(QLabel("folder"), 0, 0)
         grid.addWidget(self.folder, 0, 1)
         grid.addWidget(choose, 0, 2)
         box = QVBoxLayout(self)
+        kinds = QGridLayout()
+        for line, (kind, text) in enumerate(KINDS.items()):
+            kinds.addWidget(self.boxes[kind], line, 0)
+            kinds.addWidget(QLabel(text, wordWrap=True), line, 1)
+        kinds.setColumnStretch(1, 1)
         box.addLayout(grid)
-        for one in self.boxes.values():
-            box.addWidget(one)
+        box.addLayout(kinds)
         box.addWidget(self.deidentify)
         box.addWidget(QLabel("Rejected instances are left out. For research use only.", wordWrap=True))
         box.addWidget(self.save)
@@ -49,6 +56,8 @@ class SaveTab(QWidget):
 
     def shown(self) -> None:
         """DICOM can be written of what was read from DICOM, times of a series in files that have an axis for them."""
+        self._names = ""
+        self.done.setText("")
         bound = self.panel.bound
         image = bound.session.image if bound else None
         series = bound is not None and bound.session.times is not None
@@ -79,9 +88,17 @@ class SaveTab(QWidget):
             return hand_on(session, Path(self.folder.text()), chosen, deidentify=self.deidentify.isChecked())
 
         files = self.panel.edit.guard(done) or []
-        self.done.setText(
-            "Saved: " + ", ".join(file.name for file in files) if files else "Not saved; what you drew is still here."
-        )
+        self._names = ", ".join(file.name for file in files)
         if files:
+            self._of = self.panel.session().latest
+            self.changed()
             notices.note(f"Saved {len(files)} files")
+        else:
+            self.done.setText("Not saved; what you drew is still here.")
         return list(files)
+
+    def changed(self) -> None:
+        """Say whether the files that were written last hold what there is now."""
+        if self._names:
+            now = self.panel.session().latest is self._of
+            self.done.setText(f"{'Saved' if now else 'Changed since it was saved'}: {self._names}")

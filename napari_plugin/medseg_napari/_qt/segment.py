@@ -175,6 +175,7 @@ class SegmentTab(QWidget):
         """Start a run on the chosen image; what goes wrong is told in words."""
         if self.run is not None:
             return
+        self._ended("")  # what an earlier run found is not what this one says
         try:
             layer = self.panel.image_layer()
             at = () if layer is None else layer.world_to_data(self.panel.viewer.dims.point)

@@ -50,7 +50,9 @@ class Rows(QAbstractTableModel):
         self.beginResetModel()
         session = self.session
         self.ids = sorted(session.rows) if session else []
-        self.columns = [*_FIRST, *_SAID]
+        patient = session is not None and session.grid.space == "patient"
+        # what a person says of lesions is near the left; of cells it is seldom said, and measures come first
+        self.columns = [*_FIRST, *_SAID] if not patient else [*_FIRST[:4], *_SAID, *_FIRST[4:]]
         if session is not None and session.times is not None:
             self.columns.insert(1, "time")
         self._known = set(self.columns)
@@ -62,7 +64,8 @@ class Rows(QAbstractTableModel):
         """Make columns for what was measured; whether there were new ones."""
         new = [name for name in values if name not in self._known and not _end(name)]
         self._known |= set(new)
-        self.columns[-len(_SAID) : -len(_SAID)] = new
+        end = len(self.columns) - (len(_SAID) if self.columns[-1] == _SAID[-1] else 0)
+        self.columns[end:end] = new
         return bool(new)
 
     def refresh(self, ids: set[int]) -> None:
@@ -198,11 +201,11 @@ class InstancesTab(QWidget):
         self.calipers.setToolTip("show the long and short axis of the chosen lesion; drag their ends to correct them")
         self.calipers.clicked.connect(self._lines)
         row = QHBoxLayout()
-        row.addWidget(self.filter)
         row.addWidget(QLabel("colour by"))
-        row.addWidget(self.colour)
+        row.addWidget(self.colour, 1)
         row.addWidget(self.calipers)
         box = QVBoxLayout(self)
+        box.addWidget(self.filter)
         box.addLayout(row)
         box.addWidget(self.view)
         box.addWidget(self.count)
