@@ -79,7 +79,7 @@ def other_kind(header: Header) -> str | None:
     """What an object is that holds no image, with what to do about it; None for images."""
     kind = header.text("SOPClassUID") or header.media
     if kind.startswith(_ROOT + "88."):
-        return "a structured report: measurements without an image; open the series or the SEG that it is of (medseg.io.load_report reads it)"
+        return "a structured report, which holds no image; open the series or SEG that it is of (or see medseg.io.load_report)"
     if kind == "1.2.840.10008.1.3.10":
         return "a DICOMDIR"
     found = _OTHERS.get(kind.removeprefix(_ROOT)) if kind.startswith(_ROOT) else None

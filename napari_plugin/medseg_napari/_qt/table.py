@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _FIRST = ["id", "class", "score", "status", "doubt", "voxels"]
 _SAID = ["finding_site", "role", "nodal", "edited"]
+_NARROW = {"id": 44, "score": 54, "nodal": 50, "edited": 54}  # pixels, so that what a person says is seen at once
 _EDITABLE = {"finding_site", "role", "nodal", "class"}
 
 
@@ -254,6 +255,8 @@ class InstancesTab(QWidget):
         self.colour.clear()
         self.colour.addItems(self.rows.columns)
         self.colour.setCurrentText(current or "id")
+        for number, name in enumerate(self.rows.columns):
+            self.view.setColumnWidth(number, _NARROW.get(name, self.view.horizontalHeader().defaultSectionSize()))
         self.count.setText(counted(len(self.rows.ids)))
         self.choose(self.panel.chosen())
 
