@@ -21,7 +21,7 @@ def picture(window, name):
 
         path = Path(folder) / f"viewer-{name}.png"
         window.picture(path)
-        shown = Image.open(path).convert("RGB").quantize(64)
+        shown = Image.open(path).convert("RGB").quantize(256)
         shown.save(path, optimize=True)
 
 

@@ -163,7 +163,8 @@ def test_what_was_said_comes_back_into_the_table_with_the_segmentation(window, s
     window.segment()
     window.settle()
     rows = panel.instances.rows
-    assert rows.columns[:8] == ["id", "class", "score", "status", "finding_site", "role", "nodal", "edited"]
+    assert rows.columns[:7] == ["id", "class", "score", "status", "finding_site", "role", "nodal"]
+    assert rows.columns[-3:] == ["doubt", "voxels", "edited"]
     first, second = rows.ids
     for id, column, text in ((first, "finding_site", "Liver"), (first, "role", "target"), (second, "nodal", "yes")):
         assert rows.setData(rows.index(rows.ids.index(id), rows.columns.index(column)), text)

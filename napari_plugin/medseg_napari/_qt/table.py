@@ -25,8 +25,8 @@ from medseg_napari.session import Session
 if TYPE_CHECKING:
     from medseg_napari._qt.panel import Panel
 
-_FIRST = ["id", "class", "score", "status", "doubt", "voxels"]
-_SAID = ["finding_site", "role", "nodal", "edited"]
+_FIRST, _DOUBT = ["id", "class", "score", "status"], ["doubt", "voxels"]
+_SAID = ["finding_site", "role", "nodal"]
 _NARROW = {"id": 44, "score": 54, "nodal": 50, "edited": 54}  # pixels, so that what a person says is seen at once
 _EDITABLE = {"finding_site", "role", "nodal", "class"}
 
@@ -38,7 +38,8 @@ class Rows(QAbstractTableModel):
         super().__init__()
         self.panel = panel
         self.ids: list[int] = []
-        self.columns: list[str] = [*_FIRST, *_SAID]
+        self.columns: list[str] = [*_FIRST, *_DOUBT, *_SAID, "edited"]
+        self._end = len(_FIRST) + len(_DOUBT)  # where columns of measurements end
         self._known = set(self.columns)
 
     @property
@@ -52,10 +53,11 @@ class Rows(QAbstractTableModel):
         session = self.session
         self.ids = sorted(session.rows) if session else []
         patient = session is not None and session.grid.space == "patient"
-        # what a person says of lesions is near the left; of cells it is seldom said, and measures come first
-        self.columns = [*_FIRST, *_SAID] if not patient else [*_FIRST[:4], *_SAID, *_FIRST[4:]]
+        # what a person says of lesions is near the left; of cells it is seldom said, and is at the end
+        before, after = ([*_FIRST, *_SAID], _DOUBT) if patient else ([*_FIRST, *_DOUBT], _SAID)
         if session is not None and session.times is not None:
-            self.columns.insert(1, "time")
+            before.insert(1, "time")
+        self.columns, self._end = [*before, *after, "edited"], len(before)
         self._known = set(self.columns)
         for values in self.panel.measures.values():
             self._learn(values)
@@ -65,8 +67,8 @@ class Rows(QAbstractTableModel):
         """Make columns for what was measured; whether there were new ones."""
         new = [name for name in values if name not in self._known and not _end(name)]
         self._known |= set(new)
-        end = len(self.columns) - (len(_SAID) if self.columns[-1] == _SAID[-1] else 0)
-        self.columns[end:end] = new
+        self.columns[self._end : self._end] = new
+        self._end += len(new)
         return bool(new)
 
     def refresh(self, ids: set[int]) -> None:
@@ -106,7 +108,7 @@ class Rows(QAbstractTableModel):
         if column == "doubt":
             found = self.panel.doubts.get(id)
             return None if found is None else round(found.value, 3)
-        if column in ("id", "time", "score", "status", "voxels", *_SAID):
+        if column in ("id", "time", "score", "status", "voxels", "edited", *_SAID):
             return getattr(row, column)
         return self.panel.measured_of(id).get(column)
 
@@ -129,7 +131,7 @@ class Rows(QAbstractTableModel):
         value = self.value(self.ids[index.row()], self.columns[index.column()])
         if role == Qt.ItemDataRole.UserRole:  # for sorting
             if value is None or (isinstance(value, float) and np.isnan(value)):
-                return -np.inf if self.columns[index.column()] not in ("status", *_SAID) else ""
+                return -np.inf if self.columns[index.column()] not in ("status", "edited", *_SAID) else ""
             return float(value) if isinstance(value, (int, float, bool)) else str(value)
         if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.EditRole):
             return shown(value)
