@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from medseg_napari import commands, review
 
@@ -33,16 +33,16 @@ class ReviewTab(QWidget):
             "Accept (Alt-Y)": self.accept,
             "Reject (Alt-N)": self.reject,
         }
-        row = QHBoxLayout()
-        for text, action in buttons.items():
+        keys = QGridLayout()
+        for number, (text, action) in enumerate(buttons.items()):
             button = QPushButton(text)
             button.clicked.connect(lambda _=False, action=action: action())
-            row.addWidget(button)
+            keys.addWidget(button, number // 2, number % 2)
         box = QVBoxLayout(self)
         box.addWidget(QLabel("Instances that are likely wrong come first.", wordWrap=True))
         box.addWidget(self.bar)
         box.addWidget(self.text)
-        box.addLayout(row)
+        box.addLayout(keys)
         box.addStretch()
         for key, name in KEYS.items():
             panel.viewer.bind_key(key, lambda _, name=name: getattr(self, name)(), overwrite=True)
